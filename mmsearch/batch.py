@@ -1,0 +1,140 @@
+"""What travels between data, encoders, fusion and methods: modality, view, batch and output."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("sound", "frames", "image", "flow", "text", "vector")
+"""The kinds of modality. A modality's name is the user's own; its kind says what it holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+    """What a model must know of a modality before the first clip.
+
+    Attributes:
+        name: as in the dataset YAML.
+        kind: one of :data:`KINDS`.
+        shape: of one stored clip: `[T]` samples for sound (the longest clip), `[F, H, W, 3]` for frames,
+            `[H, W, 3]` for an image, `[D]` for a vector.
+        rate: samples a second (sound), frames a second (frames), 0 where it means nothing.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    rate: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"name": self.name, "kind": self.kind, "shape": list(self.shape), "rate": self.rate}
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Modality:
+        """The inverse of :meth:`to_dict`."""
+        return cls(d["name"], d["kind"], tuple(d["shape"]), d["rate"])
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Which part of a stored clip a batch carries, asked for by an encoder.
+
+    Attributes:
+        frames: how many frames (None: all). The clip is cut into that many equal segments.
+        random: a random frame of each segment (training) or its middle (evaluation); for sound, a random
+            or a centred crop.
+        seconds: the length of the sound (None: the longest clip); shorter clips are padded with zeros.
+    """
+
+    frames: int | None = None
+    random: bool = False
+    seconds: float | None = None
+
+
+@dataclasses.dataclass
+class Batch:
+    """Clips of one step.
+
+    Attributes:
+        inputs: per modality; sound float32 `[B, T]` in [-1, 1], frames uint8 `[B, F, 3, H, W]`,
+            image uint8 `[B, 3, H, W]`, vector float32 `[B, D]`.
+        label: int64 `[B]`.
+        index: int64 `[B]`, the clip's row in the dataset.
+        present: bool `[B]` per modality; where False the input is zeros and means nothing.
+    """
+
+    inputs: dict[str, Tensor]
+    label: Tensor
+    index: Tensor
+    present: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return int(self.label.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return Batch(
+            {k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
+            self.label.to(device, non_blocking=True),
+            self.index.to(device, non_blocking=True),
+            {k: v.to(device, non_blocking=True) for k, v in self.present.items()},
+        )
+
+    def split(self, size: int) -> list[Batch]:
+        """Micro-batches of at most `size` clips, in order."""
+        if len(self) <= size:
+            return [self]
+        cuts = [slice(i, i + size) for i in range(0, len(self), size)]
+        return [
+            Batch(
+                {k: v[c] for k, v in self.inputs.items()},
+                self.label[c],
+                self.index[c],
+                {k: v[c] for k, v in self.present.items()},
+            )
+            for c in cuts
+        ]
+
+
+@dataclasses.dataclass
+class Output:
+    """What a model says of a batch.
+
+    Attributes:
+        logits: joint, `[B, C]`.
+        features: pooled, per modality `[B, D_u]`.
+        unimodal: logits per modality `[B, C]`; for a decomposable fusion they add up to `logits`.
+        tokens: per modality `[B, N, D_u]`, where asked for.
+        maps: per modality the encoder's stage maps `[B, C_s, H_s, W_s]`, where asked for.
+    """
+
+    logits: Tensor
+    features: dict[str, Tensor]
+    unimodal: dict[str, Tensor]
+    tokens: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    maps: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def cat(parts: list[Output]) -> Output:
+        """The outputs of micro-batches as one (joint and unimodal logits, features)."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return Output(
+            torch.cat([p.logits for p in parts]),
+            {k: torch.cat([p.features[k] for p in parts]) for k in first.features},
+            {k: torch.cat([p.unimodal[k] for p in parts]) for k in first.unimodal},
+        )
+
+    def detach(self) -> Output:
+        """Cut from the graph."""
+        return Output(
+            self.logits.detach(),
+            {k: v.detach() for k, v in self.features.items()},
+            {k: v.detach() for k, v in self.unimodal.items()},
+        )

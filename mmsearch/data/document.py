@@ -1,0 +1,92 @@
+"""A YAML file with the line of every key, for messages that say where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmsearch.errors import MMSearchError, nearest
+
+
+class Document:
+    """A YAML mapping read by the safe loader.
+
+    Attributes:
+        path: the file.
+        data: its content.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            loader = yaml.SafeLoader(text)
+            self._root = loader.get_single_node()
+            self.data: dict[str, Any] = loader.construct_document(self._root) if self._root else {}
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise MMSearchError(f"{path}: cannot be read: {reason}") from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = f":{mark.line + 1}" if mark else ""
+            raise MMSearchError(f"{path}{line}: {error.problem or error.context}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise MMSearchError(f"{path}: {error}") from None
+        if not isinstance(self.data, dict):
+            raise MMSearchError(f"{path}:1: needs `key: value` lines, not a {type(self.data).__name__}")
+        self._refuse_duplicates(self._root, 2)
+
+    def at(self, *keys: str) -> str:
+        """`file:line` of a key, for the beginning of a message; an unknown key gives its parent's line."""
+        node, line = self._root, 1
+        for key in keys:
+            found = self._find(node, key)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return f"{self.path}:{line}"
+
+    def texts(self, key: str) -> list[str]:
+        """A list of plain values as they were written: `no` stays "no", `01` stays "01".
+
+        Raises:
+            MMSearchError: the value is not such a list.
+        """
+        found = self._find(self._root, key)
+        values = found[1].value if found and isinstance(found[1], yaml.SequenceNode) else None
+        if values is None or not all(isinstance(v, yaml.ScalarNode) for v in values):
+            raise MMSearchError(f"{self.at(key)}: {key} must be a list, as in [a, b]")
+        return [v.value for v in values]
+
+    def check_keys(self, known: Iterable[str], *parents: str) -> None:
+        """Refuses a key that nothing reads.
+
+        Raises:
+            MMSearchError: names its line and the nearest known key.
+        """
+        inner: Any = self.data
+        for parent in parents:
+            inner = inner[parent]
+        names = list(known)
+        for key in inner:
+            if key not in names:
+                raise MMSearchError(f"{self.at(*parents, str(key))}: unknown key {key!r}{nearest(str(key), names)}")
+
+    def _refuse_duplicates(self, node: yaml.Node | None, depth: int) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise MMSearchError(f"{self.path}:{key.start_mark.line + 1}: {key.value} is given twice")
+            seen.add(key.value)
+            if depth:
+                self._refuse_duplicates(value, depth - 1)
+
+    @staticmethod
+    def _find(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        return next(((k, v) for k, v in pairs if k.value == key), None)

@@ -1,0 +1,75 @@
+"""Video frames into a timm image network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmsearch.batch import Modality, View
+from mmsearch.encoders import Encoded, Encoder, EncoderModule
+from mmsearch.encoders._timm import SMALL, Backbone
+from mmsearch.knobs import knob
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ImageEncoder(EncoderModule):
+    """A timm network on every frame; pooled features are averaged over frames, tokens are strung together."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: str, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.backbone = Backbone(backbone, in_chans=3)
+        self.width = self.backbone.width
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, detail: bool = False) -> Encoded:
+        """uint8 `[B, F, 3, H, W]` (or `[B, 3, H, W]`) to features `[B, D]`."""
+        if x.ndim == 4:
+            x = x[:, None]
+        n_clips, n_frames = x.shape[:2]
+        images = x.flatten(0, 1).float()
+        if self.size and images.shape[-1] != self.size:
+            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        out = self.backbone(images, detail)
+        pooled = out.pooled.unflatten(0, (n_clips, n_frames)).mean(1)
+        if not detail:
+            return Encoded(pooled)
+        assert out.tokens is not None
+        return Encoded(pooled, out.tokens.unflatten(0, (n_clips, n_frames)).flatten(1, 2), out.maps)
+
+
+@dataclasses.dataclass
+class Frames(Encoder):
+    """A timm network on a few frames of a clip, averaged over time: the protocol of the balanced-learning papers."""
+
+    name: ClassVar[str] = "frames"
+    kind: ClassVar[str] = "frames"
+    summary: ClassVar[str] = "a timm network on a few frames, averaged over time"
+
+    backbone: str = knob(SMALL, "`small`, `resnet18` as in the papers, or any timm network", search=False)
+    size: int = knob(0, "side of the network's input, pixels; 0: as stored", low=0, high=512, search=False)
+    train_frames: int = knob(
+        1, "random frames a clip while training, one of each equal segment", low=1, high=32, search=False
+    )
+    eval_frames: int = knob(
+        3, "frames a clip in evaluation, the middles of equal segments", low=1, high=32, search=False
+    )
+
+    def build(self, modality: Modality) -> EncoderModule:
+        """The network."""
+        return ImageEncoder(self.backbone, self.size)
+
+    def view(self, training: bool) -> View:
+        """Random frames in training, fixed ones in evaluation."""
+        return View(frames=self.train_frames if training else self.eval_frames, random=training)

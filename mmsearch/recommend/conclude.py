@@ -1,0 +1,68 @@
+"""The end of a sweep, in the one legal order: decide on select, record it, read test once, write, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmsearch.recommend import card, report
+from mmsearch.recommend.decision import MARGIN
+from mmsearch.search.journal import Journal
+
+ReadTest = Callable[[str], Any]
+"""Trial id to an evaluation on test: an object with `accuracy`, `macro_f1` and `unimodal`."""
+
+
+def conclude(
+    run_dir: Path,
+    journal: Journal,
+    data: card.Data,
+    sweep: Mapping[str, Any],
+    read_test: ReadTest,
+    *,
+    margin: float = MARGIN,
+) -> dict[str, Any]:
+    """Decides among the finalists, reads the test part once for all of them together, writes the recommendation.
+
+    The decision is in the journal before the test part is touched, and the reading is in the journal before the
+    first number is. A run that was killed in between goes on where it stopped: what was read is not read again.
+
+    Args:
+        run_dir: the run's folder.
+        journal: of a finished confirmation.
+        data: of the run.
+        sweep: the content of `sweep.json`.
+        read_test: evaluates the final weights of a confirmation trial on the test part.
+        margin: the smallest gain that counts.
+
+    Returns:
+        The recommendation, as written to `recommendation.json`; `report.html` lies beside it.
+
+    Raises:
+        MMSearchError: no finished confirmation of plain joint training.
+    """
+    finalists, decision = card.decided(journal.events, data, margin=margin)
+    ids = sorted(t for f in finalists for t in f.trial_ids.values())
+    if not any(e["event"] == "test_read" and sorted(e["finalists"]) == ids for e in journal.events):
+        journal.append(
+            {"event": "phase", "name": "decide", "kind": decision.kind, "chosen": list(decision.chosen.trial_ids.values())}
+        )
+        journal.append({"event": "test_read", "finalists": ids})
+    read = {e["trial_id"] for e in journal.events if e["event"] == "test"}
+    for trial_id in ids:
+        if trial_id not in read:
+            result = read_test(trial_id)
+            journal.append(
+                {
+                    "event": "test",
+                    "trial_id": trial_id,
+                    "accuracy": float(result.accuracy),
+                    "macro_f1": float(result.macro_f1),
+                    "unimodal": {m: float(v) for m, v in result.unimodal.items()},
+                }
+            )
+    recommendation = card.build(journal.events, data, sweep, margin=margin)
+    card.write(run_dir, recommendation)
+    report.write(run_dir, recommendation, journal.events)
+    return recommendation

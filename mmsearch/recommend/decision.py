@@ -1,0 +1,236 @@
+"""The decision among finalists, on *select* alone.
+
+The rule, and why:
+
+1. **The reference is plain joint training** (the best of its fusions, by mean). A claim that balancing helps is a
+   claim against joint training; nobody changes a training recipe without one.
+2. **Beats joint** means: the paired difference over seeds is positive, at least `margin` (half a point: a smaller
+   gain is not worth another recipe), and beyond the noise at 5 % after Holm's correction over all the finalists
+   compared. Paired, because finalists share the splits of a seed; Holm, because the best of many noisy
+   numbers is high by chance alone.
+3. **Nothing beats joint**:
+   - `baseline` where no estimated gain reaches the margin ("no method beats plain joint training here") or where
+     every interval excludes a gain of the margin. With fewer than three seeds only the second counts: an
+     estimate on two seeds is no ground for a verdict.
+   - else `no_clear_winner`: someone leads by more than the margin, but not beyond the noise. The configuration
+     handed over is joint's, since nothing has earned the right to replace it; the leader is named.
+4. **Something beats joint**: the leader is the highest mean among those that do. Those of them that are not worse
+   than the leader beyond the noise (paired, Holm) are *tied* with it, and among the tied the **cheapest** is
+   chosen, with its teachers charged in full: who cannot tell two results apart should not pay for the dearer. Costs
+   within a tenth of the lowest count as equal; then one training is preferred to several (no teachers), then the
+   higher mean. A dearer leader is chosen only where its lead over the cheaper ones is real. The tie is stated.
+5. The kind is `unimodal` where the chosen finalist is a single modality, else `method`. The unimodal ensemble
+   (`unimodal_teacher` with `teacher: ume`) counts as a method, charged with its teachers.
+
+With one seed there is no interval, hence never a winner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mmsearch.errors import MMSearchError
+from mmsearch.recommend.statistics import LEVEL, Interval, holm, mean_interval, paired_interval
+
+MARGIN = 0.005
+"""The smallest gain in accuracy worth another recipe: half a point."""
+
+BASELINE = "joint"
+UNIMODAL = "unimodal"
+FEW_SEEDS = 3
+EQUAL_COST = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Finalist:
+    """One configuration confirmed on fresh seeds.
+
+    Attributes:
+        config: its trial document without seed, fold and teachers' identities.
+        trial_ids: the confirmation trial of each seed.
+        select: accuracy on select of each seed, in [0, 1].
+        test: accuracy on test of each seed; empty before the reading.
+        cost_joint_epochs: one training, teachers not counted.
+        cost_shared_joint_epochs: the teachers it uses.
+        seconds: one training, teachers not counted.
+    """
+
+    config: dict[str, Any]
+    trial_ids: dict[int, str]
+    select: dict[int, float]
+    test: dict[int, float] = dataclasses.field(default_factory=dict)
+    cost_joint_epochs: float = 0.0
+    cost_shared_joint_epochs: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.config["method"]["name"])
+
+    @property
+    def fusion(self) -> str:
+        """The fusion's name; `own` where the method brings its head."""
+        return str(self.config.get("fusion", {}).get("name", "own"))
+
+    @property
+    def modality(self) -> str | None:
+        """The one modality of a unimodal finalist."""
+        return self.config["method"].get("modality") if self.method == UNIMODAL else None
+
+    @property
+    def label(self) -> str:
+        """As printed: `uniform · concat`, `frames alone`, `unimodal_teacher (ume)`."""
+        if self.modality:
+            return f"{self.modality} alone"
+        teacher = self.config["method"].get("teacher")
+        name = f"{self.method} ({teacher})" if teacher else self.method
+        return name if self.fusion == "own" else f"{name} · {self.fusion}"
+
+    @property
+    def full_cost(self) -> float:
+        """Joint epochs with the teachers charged in full."""
+        return self.cost_joint_epochs + self.cost_shared_joint_epochs
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy on select."""
+        return sum(self.select.values()) / len(self.select)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The paired difference a - b on select.
+
+    Attributes:
+        a, b: the finalists compared.
+        difference: None where they share no seed.
+        p_holm: adjusted over the comparisons of its family.
+    """
+
+    a: Finalist
+    b: Finalist
+    difference: Interval | None
+    p_holm: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether the difference is beyond the noise."""
+        return self.difference is not None and self.difference.known and self.p_holm < 1 - LEVEL
+
+    def to_dict(self, labels: dict[int, str]) -> dict[str, Any]:
+        """As JSON; `labels` by `id` of the finalist, since two may share a method and a fusion."""
+        known = self.difference.to_dict() if self.difference else {"mean": None, "ci95": [None, None], "values": []}
+        return {
+            "a": labels[id(self.a)],
+            "b": labels[id(self.b)],
+            **known,
+            "p": self.difference.p if self.difference else 1.0,
+            "p_holm": self.p_holm,
+            "beyond_noise": self.proven,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What is recommended, and against what.
+
+    Attributes:
+        kind: `method`, `baseline`, `unimodal` or `no_clear_winner`.
+        chosen: the finalist whose configuration is handed over.
+        reference: plain joint training, the best of its fusions.
+        leader: the highest mean on select.
+        tied: finalists not told apart from the chosen one, best first.
+        against_joint: every finalist against the reference (Holm over all of them).
+        against_chosen: every finalist against the chosen one (Holm over all of them); empty where the chosen one
+            is the reference.
+        margin: the smallest gain that counts.
+        seeds: how many seeds the chosen one has.
+    """
+
+    kind: str
+    chosen: Finalist
+    reference: Finalist
+    leader: Finalist
+    tied: list[Finalist]
+    against_joint: list[Comparison]
+    against_chosen: list[Comparison]
+    margin: float
+    seeds: int
+
+    def gain(self, finalist: Finalist) -> Comparison | None:
+        """A finalist against plain joint training; None for joint training itself."""
+        return next((c for c in self.against_joint if c.a is finalist), None)
+
+    @property
+    def largest_possible_gain(self) -> float | None:
+        """The highest upper bound of a gain over joint training; None where an interval is missing."""
+        highs = [c.difference.high if c.difference else None for c in self.against_joint]
+        known = [h for h in highs if h is not None]
+        return max(known, default=None) if len(known) == len(highs) else None
+
+
+def compare(pairs: Sequence[tuple[Finalist, Finalist]], resolution: float = 0.0) -> list[Comparison]:
+    """The paired differences a - b of one family, with Holm's correction over the family."""
+    found = [paired_interval(a.select, b.select, resolution=resolution) for a, b in pairs]
+    adjusted = holm([d.p if d else 1.0 for d in found])
+    return [Comparison(a, b, d, p) for (a, b), d, p in zip(pairs, found, adjusted, strict=True)]
+
+
+def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution: float = 0.0) -> Decision:
+    """The decision among finalists, on select alone; the rule stands at the top of this module.
+
+    Args:
+        finalists: with plain joint training among them.
+        margin: the smallest gain that counts, as a share (0.005 is half a point).
+        resolution: one clip over the clips of select: the step in which accuracies move.
+
+    Raises:
+        MMSearchError: plain joint training is not among the finalists.
+    """
+    joints = [f for f in finalists if f.method == BASELINE and f.select]
+    if not joints:
+        raise MMSearchError("recommend: no finished confirmation of plain joint training; nothing to compare against")
+    reference = max(joints, key=lambda f: f.mean)
+    others = [f for f in finalists if f is not reference and f.select]
+    against_joint = compare([(f, reference) for f in others], resolution)
+    leader = max([reference, *others], key=lambda f: f.mean)
+
+    winners = [c.a for c in against_joint if c.proven and c.difference and c.difference.mean >= margin]
+    if winners:
+        chosen = _cheapest_of_tied(winners, resolution)
+        kind = "unimodal" if chosen.method == UNIMODAL else "baseline" if chosen.method == BASELINE else "method"
+    else:
+        chosen = reference
+        kind = "baseline" if _no_gain(against_joint, len(reference.select), margin) else "no_clear_winner"
+
+    against_chosen = [] if chosen is reference else compare([(f, chosen) for f in others if f is not chosen], resolution)
+    told_apart = {id(c.a) for c in against_chosen or against_joint if c.proven}
+    tied = [f for f in others if f is not chosen and id(f) not in told_apart]
+    tied.sort(key=lambda f: -f.mean)
+    return Decision(
+        kind, chosen, reference, leader, tied, against_joint, against_chosen, margin, len(chosen.select)
+    )
+
+
+def _cheapest_of_tied(winners: Sequence[Finalist], resolution: float) -> Finalist:
+    best = max(winners, key=lambda f: f.mean)
+    tied = [best] + [c.a for c in compare([(w, best) for w in winners if w is not best], resolution) if not c.proven]
+    low = min(f.full_cost for f in tied)
+    equal = [f for f in tied if f.full_cost <= EQUAL_COST * low]
+    return min(equal, key=lambda f: (f.cost_shared_joint_epochs > 0, -f.mean))
+
+
+def _no_gain(against_joint: Sequence[Comparison], seeds: int, margin: float) -> bool:
+    """Whether the data say that nothing gains the margin over joint training (step 3 of the rule)."""
+    gains = [c.difference for c in against_joint]
+    if seeds >= FEW_SEEDS and all(d is not None and d.mean < margin for d in gains):
+        return True
+    return bool(gains) and all(d is not None and d.high is not None and d.high < margin for d in gains)
+
+
+def summary(values: dict[int, float], resolution: float = 0.0) -> Interval:
+    """Mean accuracy and its interval over seeds, cut to [0, 1]."""
+    return mean_interval([values[s] for s in sorted(values)], bounds=(0.0, 1.0), resolution=resolution)

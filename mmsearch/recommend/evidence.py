@@ -1,0 +1,143 @@
+"""What a run's trials say: finalists with their seeds, modalities alone and together, fusions, the run's cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmsearch.recommend.decision import UNIMODAL, Decision, Finalist, compare
+from mmsearch.search.trials import TrialRecord
+
+_PER_SEED = ("seed", "fold", "teachers")
+"""What differs between the seeds of one finalist; teachers are retrained on each seed's split."""
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is there; None of nothing."""
+    found = [v for v in values if v is not None]
+    return sum(found) / len(found) if found else None
+
+
+def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
+    """The configurations confirmed on fresh seeds, best on select first; those without a finished seed are left out."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for r in records.values():
+        if r.stage == "confirm" and r.state == "complete" and r.select:
+            config = {k: v for k, v in r.document.items() if k not in _PER_SEED}
+            groups.setdefault(json.dumps(config, sort_keys=True), []).append(r)
+    found = []
+    for key, trials in groups.items():
+        trials.sort(key=lambda r: r.document["seed"])
+        found.append(
+            Finalist(
+                config=json.loads(key),
+                trial_ids={r.document["seed"]: r.trial_id for r in trials},
+                select={r.document["seed"]: float(r.select["accuracy"]) for r in trials},
+                test={r.document["seed"]: float(r.test["accuracy"]) for r in trials if r.test},
+                cost_joint_epochs=mean(r.cost_joint_epochs for r in trials) or 0.0,
+                cost_shared_joint_epochs=mean(_teachers_cost(r, records) for r in trials) or 0.0,
+                seconds=mean(r.seconds for r in trials) or 0.0,
+            )
+        )
+    return sorted(found, key=lambda f: (-f.mean, f.label))
+
+
+def _teachers_cost(trial: TrialRecord, records: Mapping[str, TrialRecord]) -> float:
+    teachers = trial.document.get("teachers") or {}
+    return sum((records[t].cost_joint_epochs or 0.0) for t in teachers.values() if t in records)
+
+
+def labels_of(finalists: Sequence[Finalist]) -> dict[int, str]:
+    """A distinct label of each finalist, by `id`; the second of the same method and fusion gets `#2`."""
+    seen: Counter[str] = Counter()
+    labels = {}
+    for f in finalists:
+        seen[f.label] += 1
+        labels[id(f)] = f.label if seen[f.label] == 1 else f"{f.label} #{seen[f.label]}"
+    return labels
+
+
+def failed_finalists(records: Mapping[str, TrialRecord]) -> list[str]:
+    """One sentence for each method that lost confirmation seeds."""
+    asked: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for r in records.values():
+        if r.stage == "confirm":
+            asked[f"{r.method} · {r.fusion}"] += 1
+            failed[f"{r.method} · {r.fusion}"] += r.state == "failed"
+    return [f"{name}: {n} of {asked[name]} confirmation trainings failed and are not counted." for name, n in failed.items() if n]
+
+
+def modality_evidence(
+    records: Mapping[str, TrialRecord], modalities: Sequence[str], decision: Decision
+) -> list[dict[str, Any]]:
+    """Each modality's accuracy on val: trained alone, and its own prediction inside joint and inside the chosen method.
+
+    Returns:
+        A list of `{"modality", "alone", "joint", "chosen"}`; None where it was not measured.
+    """
+    reference = [records[t] for t in decision.reference.trial_ids.values()]
+    chosen = [records[t] for t in decision.chosen.trial_ids.values()]
+    if decision.chosen is decision.reference or decision.kind == "unimodal":
+        chosen = []
+
+    def inside(trials: Sequence[TrialRecord], modality: str) -> float | None:
+        return mean((r.metrics or {}).get(f"val/accuracy/{modality}") for r in trials)
+
+    def alone(modality: str) -> float | None:
+        trials = [
+            r
+            for r in records.values()
+            if r.method == UNIMODAL and r.state == "complete" and r.document["method"].get("modality") == modality
+        ]
+        for stage in ("confirm", "teacher", "search"):
+            if of_stage := [r for r in trials if r.stage == stage]:
+                return mean(r.score for r in of_stage)
+        return None
+
+    return [
+        {"modality": m, "alone": alone(m), "joint": inside(reference, m), "chosen": inside(chosen, m)}
+        for m in modalities
+    ]
+
+
+def fusion_evidence(
+    records: Mapping[str, TrialRecord], finalists: Sequence[Finalist], decision: Decision, resolution: float
+) -> dict[str, Any]:
+    """The second answer: how the chosen method's fusions compare.
+
+    Returns:
+        `{"confirmed": [comparisons over seeds], "search": [{"fusion", "trials", "best"}]}`, both of the chosen method.
+        The second is the search's own best score on val: an indication, no evidence.
+    """
+    chosen = decision.chosen
+    rivals = [f for f in finalists if f.method == chosen.method and f.fusion != chosen.fusion]
+    labels = labels_of(finalists)
+    confirmed = compare([(chosen, f) for f in rivals], resolution)
+    tried: dict[str, list[float]] = {}
+    for r in records.values():
+        if r.method == chosen.method != UNIMODAL and r.stage == "search" and r.state == "complete" and r.score is not None:
+            tried.setdefault(r.fusion, []).append(r.score)
+    search = [{"fusion": k, "trials": len(v), "best": max(v)} for k, v in tried.items()]
+    return {
+        "confirmed": [c.to_dict(labels) for c in confirmed],
+        "search": sorted(search, key=lambda s: -float(s["best"])),  # type: ignore[arg-type]
+    }
+
+
+def run_cost(records: Mapping[str, TrialRecord]) -> dict[str, Any]:
+    """What the whole run cost, and how its trials ended."""
+    states = Counter(r.state for r in records.values())
+    return {
+        "trials": len(records),
+        "states": dict(sorted(states.items())),
+        "joint_epochs": sum(r.cost_joint_epochs or 0.0 for r in records.values()),
+        "trial_seconds": sum(r.seconds or 0.0 for r in records.values()),
+        "search_trials_per_method": dict(
+            sorted(Counter(r.method for r in records.values() if r.stage != "confirm").items())
+        ),
+    }
+
+

@@ -1,0 +1,68 @@
+"""The recommendation on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from mmsearch.recommend.words import duration, joint_epochs, knobs, percent_interval, points_interval
+
+
+def render(rec: Mapping[str, Any]) -> RenderableType:
+    """The verdict, the sentences, the finalists and the configuration, for `rich.print`."""
+    d = rec["decision"]
+    colour = {"method": "green", "unimodal": "green", "baseline": "cyan"}.get(d["kind"], "yellow")
+    verdict = Panel(
+        Group(Text(d["headline"], style=f"bold {colour}"), Text(), _sentences(d)),
+        title=Text(f"{rec['provenance']['dataset']['name']}: recommendation"),
+        title_align="left",
+        border_style=colour,
+        box=box.ROUNDED,
+        padding=(1, 2),
+    )
+    return Group(verdict, _finalists(rec), _config(d))
+
+
+def _sentences(d: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2, 1, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for s in d["sentences"]:
+        table.add_row(s["about"], Text(s["text"]))
+    return table
+
+
+def _finalists(rec: Mapping[str, Any]) -> Table:
+    gains = {c["a"]: c for c in rec["comparisons"] if c["b"] == rec["decision"]["reference"]}
+    table = Table(box=box.SIMPLE_HEAD, title="Finalists: accuracy over seeds, 95 % interval", title_justify="left")
+    for name in ("", "select", "points over joint", "test", "joint epochs", "time"):
+        table.add_column(name, justify="left" if not name else "right")
+    for f in rec["finalists"]:
+        shared = f["cost_shared_joint_epochs"]
+        cost = joint_epochs(f["cost_joint_epochs"]) + (f" + {joint_epochs(shared)} shared" if shared else "")
+        chosen = f["label"] == rec["decision"]["label"]
+        table.add_row(
+            Text(f["label"]),
+            percent_interval(f["select"]),
+            points_interval(gains.get(f["label"])),
+            percent_interval(f["test"]),
+            cost,
+            duration(f["seconds"]),
+            style="bold" if chosen else None,
+        )
+    return table
+
+
+def _config(d: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Configuration handed over", title_justify="left")
+    table.add_column("knob")
+    table.add_column("value")
+    for name, value in knobs(d["config"]):
+        table.add_row(Text(name), Text(value))
+    return table

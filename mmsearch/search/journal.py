@@ -1,0 +1,149 @@
+"""The journal: the only truth of a run, one JSON object a line, durable before it takes effect."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from mmsearch.errors import MMSearchError
+
+FILE, _LOCK = "journal.jsonl", "journal.lock"
+
+Event = dict[str, Any]
+"""A line: `event` (its kind), `time` (seconds since 1970) and what belongs to the kind."""
+
+
+class Journal:
+    """The events of a run, open for appending; a context manager.
+
+    Opening replays what is there, cuts off a last line that a kill has torn, and appends `opened`, from which
+    :func:`seconds_spent` knows the sessions of a run.
+
+    Args:
+        run_dir: the run's folder; None keeps the events in memory alone (the simulator, tests).
+
+    Attributes:
+        events: all, in order.
+
+    Raises:
+        MMSearchError: another process has the run open, or a line before the last is damaged.
+    """
+
+    def __init__(self, run_dir: Path | None) -> None:
+        self._watchers: list[Callable[[Event], None]] = []
+        self._file: IO[bytes] | None = None
+        self._lock: IO[bytes] | None = None
+        self.events: list[Event] = []
+        if run_dir is not None:
+            run_dir = Path(run_dir)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(run_dir)
+            self.events, length = _read(run_dir / FILE)
+            self._file = (run_dir / FILE).open("ab")
+            self._file.truncate(length)
+            _sync_folder(run_dir)
+        self.append({"event": "opened"})
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Writes an event through to the disk, then tells whoever subscribed. Numbers that JSON lacks become null."""
+        event = _plain({"event": event["event"], "time": time.time(), **event})
+        if self._file is not None:
+            self._file.write(json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.events.append(event)
+        for watcher in self._watchers:
+            watcher(event)
+
+    def subscribe(self, watcher: Callable[[Event], None]) -> None:
+        """Calls `watcher` with every event appended from now on."""
+        self._watchers.append(watcher)
+
+    def close(self) -> None:
+        """Lets another process open the run."""
+        for file in (self._file, self._lock):
+            if file is not None:
+                file.close()
+        self._file = self._lock = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_events(run_dir: Path) -> list[Event]:
+    """The events of a run that may be running, for reading only.
+
+    Raises:
+        MMSearchError: no run is there, or its journal is damaged.
+    """
+    path = Path(run_dir) / FILE
+    if not path.is_file():
+        raise MMSearchError(f"{run_dir}: no run there (it has no {FILE})")
+    return _read(path)[0]
+
+
+def seconds_spent(events: list[Event]) -> float:
+    """Seconds of all sessions of a run, from each `opened` to the last event before the next."""
+    total, start, last = 0.0, None, 0.0
+    for event in events:
+        if event["event"] == "opened":
+            total += last - start if start is not None else 0.0
+            start = event["time"]
+        last = event["time"]
+    return total + (last - start if start is not None else 0.0)
+
+
+def _read(path: Path) -> tuple[list[Event], int]:
+    """The events, and how many bytes of the file are whole lines."""
+    text = path.read_bytes() if path.exists() else b""
+    lines = text.split(b"\n")
+    events: list[Event] = []
+    length = 0
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            event = json.loads(line)
+            event["event"], event["time"]
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines) - 1 and not lines[-1]:
+                break
+            raise MMSearchError(f"{path}:{number}: not an event; the journal has been damaged") from None
+        events.append(event)
+        length += len(line) + 1
+    return events, length
+
+
+def _locked(run_dir: Path) -> IO[bytes]:
+    lock = (run_dir / _LOCK).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise MMSearchError(f"{run_dir}: another process is running this run; stop it or wait for its end") from None
+    return lock
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

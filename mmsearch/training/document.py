@@ -1,0 +1,113 @@
+"""The trial document: what is trained, as JSON; its identity is a hash of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmsearch.batch import Modality
+from mmsearch.encoders import ENCODERS
+from mmsearch.errors import MMSearchError, nearest
+from mmsearch.fusion import FUSIONS, OWN
+from mmsearch.methods import METHODS, Method
+from mmsearch.training.optimizers import OPTIMIZERS
+
+DEFAULTS: dict[str, Any] = {
+    "method": {"name": "joint"},
+    "fusion": {"name": "concat"},
+    "encoders": {},
+    "optimizer": {"name": "sgd"},
+    "batch_size": 32,
+    "epochs": 15,
+    "seed": 0,
+    "fold": 0,
+    "precision": "fp32",
+    "data": None,
+    "teachers": {},
+}
+"""Every key of a document, with what stands where it is left out."""
+
+_WHOLE = {"batch_size": 2, "epochs": 1, "seed": 0, "fold": 0}
+
+
+def method_of(document: Mapping[str, Any]) -> Method:
+    """A fresh method object of a document."""
+    return METHODS.create(document["method"])
+
+
+def default_encoder(kind: str) -> dict[str, Any]:
+    """The document of the first encoder for a kind of modality.
+
+    Raises:
+        MMSearchError: no encoder reads that kind.
+    """
+    for name in ENCODERS.names():
+        cls = ENCODERS.get(name)
+        if cls.kind == kind:
+            return ENCODERS.document(cls())
+    raise MMSearchError(f"no encoder for modalities of kind {kind!r}")
+
+
+def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> dict[str, Any]:
+    """The document with every default filled in and every value checked: its canonical form.
+
+    Args:
+        document: any subset of the keys of :data:`DEFAULTS`.
+        modalities: those of the dataset, by name.
+
+    Raises:
+        MMSearchError: an unknown key, name or knob, a value out of range, an encoder for the wrong kind, or a
+            fusion beside a method that brings its own.
+    """
+    for key in document:
+        if key not in DEFAULTS:
+            raise MMSearchError(f"trial document: unknown key {key!r}{nearest(key, DEFAULTS)}")
+    full = {**DEFAULTS, **document}
+    for key, least in _WHOLE.items():
+        if not isinstance(full[key], int) or isinstance(full[key], bool) or full[key] < least:
+            raise MMSearchError(f"trial document: {key} must be a whole number of at least {least}, not {full[key]!r}")
+    if full["precision"] not in ("fp32", "bf16"):
+        raise MMSearchError(f"trial document: precision is {full['precision']!r}; known: fp32, bf16")
+    method = METHODS.create(full["method"])
+    full["method"] = METHODS.document(method)
+    used = method.modalities(list(modalities))
+    if method.own_fusion:
+        if document.get("fusion", {"name": OWN})["name"] != OWN:
+            raise MMSearchError(f"trial document: method {method.name} brings its own fusion; leave `fusion` out")
+        full["fusion"] = {"name": OWN}
+    else:
+        full["fusion"] = FUSIONS.document(FUSIONS.create(full["fusion"]))
+    full["optimizer"] = OPTIMIZERS.document(OPTIMIZERS.create(full["optimizer"]))
+    full["encoders"] = {u: _encoder(full["encoders"], m) for u, m in modalities.items()}
+    for u in document.get("encoders", {}):
+        if u not in modalities:
+            raise MMSearchError(f"trial document: encoder for unknown modality {u!r}{nearest(u, modalities)}")
+    if method.needs_teachers and set(full["teachers"]) != set(used):
+        raise MMSearchError(f"trial document: method {method.name} needs a teacher for each of {', '.join(used)}")
+    if not method.needs_teachers and full["teachers"]:
+        raise MMSearchError(f"trial document: method {method.name} has no use for teachers")
+    return full
+
+
+def _encoder(given: Mapping[str, Any], modality: Modality) -> dict[str, Any]:
+    document = given.get(modality.name) or default_encoder(modality.kind)
+    encoder = ENCODERS.create(document, f"encoder of {modality.name}")
+    if encoder.kind != modality.kind:
+        raise MMSearchError(
+            f"encoder of {modality.name}: {encoder.name} reads {encoder.kind}, the modality is {modality.kind}"
+        )
+    return ENCODERS.document(encoder)
+
+
+def trial_id(document: Mapping[str, Any]) -> str:
+    """The identity of a resolved document: 12 hexadecimal digits of the hash of its canonical JSON."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def seed_of(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, independent of every other purpose's."""
+    text = json.dumps([seed, *purpose])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
