@@ -32,8 +32,8 @@ ENSEMBLE = "ensemble"
 def train_one(task: dict[str, Any]) -> dict[str, Any]:
     """One training: accuracies, probes, seconds, and the probabilities on test."""
     import torch
-    from mmsearch.data.clips import ClipData
 
+    from mmsearch.data.clips import ClipData
     from mmsearch.training import evaluate, train
 
     torch.set_num_threads(1)
@@ -149,10 +149,7 @@ def gains(results: list[dict[str, Any]]) -> str:
 
 def open_data(condition: str, seed: int, work: Path | None) -> Path:
     """Writes the demo where it is not cached, decodes it, and saves what a training opens."""
-    from mmsearch.data.clips import ClipData
-    from mmsearch.data.pipeline import prepare
-
-    from mmsearch.data.dataset import Dataset
+    from mmsearch.data import Dataset, clip_data, prepare
     from mmsearch.data.demo import DemoConfig, cached_demo, write_demo
 
     config = DemoConfig.of(condition, seed=seed)
@@ -160,10 +157,9 @@ def open_data(condition: str, seed: int, work: Path | None) -> Path:
     dataset = Dataset.load(dataset_path)
     store = dataset_path.parent / "store"
     prepared = prepare(dataset, store)
-    data = ClipData.from_store(dataset, store)
     print(f"{prepared.stored} clips stored, {prepared.decoded} decoded now, {len(prepared.quarantined)} set aside\n")
     path = dataset_path.parent / "data.json"
-    data.save(path)
+    clip_data(dataset, store, prepared).save(path)
     return path
 
 

@@ -1,11 +1,10 @@
-"""The command line: one file a command, found by scanning this package."""
+"""The command line: one file a command."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -14,7 +13,7 @@ from typing import NoReturn
 from mmsearch import __version__
 from mmsearch.errors import MMSearchError, nearest
 
-ORDER = ["sweep", "resume", "status", "show", "recommend", "report", "methods", "fusions", "demo", "prepare", "validate"]
+COMMANDS = "sweep resume status show recommend report methods fusions demo prepare validate".split()
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,12 +34,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def commands() -> dict[str, ModuleType]:
-    """The command modules by name: every file of this package that has a `run`."""
-    found = {}
-    for info in pkgutil.iter_modules(__path__):
-        if info.name in ORDER:
-            found[info.name] = importlib.import_module(f"{__name__}.{info.name}")
-    return {name: found[name] for name in ORDER if name in found}
+    """The command modules by name, in the order of the help."""
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in COMMANDS}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -182,10 +182,8 @@ def _modality(document: Document, name: Any, config: Any) -> ModalityConfig:
         value = config.get(key, default)
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not low <= value <= high:
-            number = "a whole number" if whole else "a number"
-            raise MMSearchError(
-                f"{document.at('modalities', name, key)}: {key} is {value!r}; it must be {number} from {low:g} to {high:g}"
-            )
+            line, number = document.at("modalities", name, key), "a whole number" if whole else "a number"
+            raise MMSearchError(f"{line}: {key} is {value!r}; it must be {number} from {low:g} to {high:g}")
         settings[key] = type(default)(value)
     return ModalityConfig(kind, column, settings)
 

@@ -14,7 +14,12 @@ from av.video.reformatter import VideoReformatter
 VERSION = 1
 """Part of every clip's key: raised whenever the same file and settings would decode to other values."""
 
-LAYOUT: dict[str, tuple[str, int]] = {"sound": ("<i2", 1), "frames": ("|u1", 4), "image": ("|u1", 4), "vector": ("<f4", 1)}
+LAYOUT: dict[str, tuple[str, int]] = {
+    "sound": ("<i2", 1),
+    "frames": ("|u1", 4),
+    "image": ("|u1", 4),
+    "vector": ("<f4", 1),
+}
 """Per kind that can be decoded: dtype and number of axes of a stored clip."""
 
 
@@ -78,9 +83,9 @@ def decode_sound(
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
-        origin = _origin(container)
+        tick, origin = float(stream.time_base or 0), _origin(container)
         if start:
-            container.seek(int((start + origin) / stream.time_base), stream=stream)
+            container.seek(int((start + origin) / tick), stream=stream)
         resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
         pieces: list[np.ndarray] = []
         skip: int | None = None
@@ -131,27 +136,25 @@ def decode_frames(
             return None
         stream = streams[0]
         stream.codec_context.thread_count = 1
-        origin = _origin(container)
+        tick, origin = float(stream.time_base or 0), _origin(container)
         if start:
-            container.seek(int((start + origin) / stream.time_base), stream=stream)
-        packets = []
+            container.seek(int((start + origin) / tick), stream=stream)
+        packets: list[av.Packet] = []
         for packet in container.demux(stream):
-            if end is not None and packet.dts is not None and packet.dts * stream.time_base - origin >= end:
+            if end is not None and packet.dts is not None and packet.dts * tick - origin >= end:
                 break
             if packet.size:
                 packets.append(packet)
-        times = [packet.pts for packet in packets]
         if start is None and end is None:
-            _check_complete(len(times), stream.frames, "frames")
-        counted = None in times
+            _check_complete(len(packets), stream.frames, "frames")
+        times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        counted = len(times) < len(packets)
         if counted:
             if start is not None or end is not None:
                 raise DecodeError("no timestamps in it: start and end cannot be found")
-            times = list(range(len(times)))
-        else:
-            low = -np.inf if start is None else start
-            high = np.inf if end is None else end
-            times = sorted(t for t in times if low <= t * stream.time_base - origin < high)
+            times = list(range(len(packets)))
+        low, high = -np.inf if start is None else start, np.inf if end is None else end
+        times = [t for t in times if counted or low <= t * tick - origin < high]
         if not times:
             raise DecodeError("no frames" if not start else f"no frames after {start:g} s")
         wanted = [times[int((i + 0.5) / frames * len(times))] for i in range(frames)]
@@ -175,9 +178,7 @@ def decode_frames(
     return np.stack(pictures)
 
 
-def decode_image(
-    path: Path, *, size: int, start: float | None = None, end: float | None = None
-) -> np.ndarray | None:
+def decode_image(path: Path, *, size: int, start: float | None = None, end: float | None = None) -> np.ndarray | None:
     """A picture (of a video: the middle frame) as a clip of one frame, uint8 `[1, size, size, 3]`."""
     return decode_frames(path, frames=1, size=size, start=start, end=end)
 

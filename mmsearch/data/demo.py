@@ -55,7 +55,7 @@ class DemoConfig:
     n_clips: int = knob(1650, "clips in all; 8 in 33 are the test part", low=4, high=1_000_000)
     n_classes: int = knob(10, "classes (with pair: 4 or 9)", low=2, high=10)
     seed: int = knob(0, "another seed, another set", low=0, high=2**32 - 1)
-    snr_db: float = knob(-4.0, "speech over noise, dB, over the whole second", low=-60.0, high=60.0)
+    snr_db: float = knob(-9.0, "speech over noise, dB, over the whole second", low=-60.0, high=60.0)
     time_var: float = knob(1.0, "variation of tempo and of segment lengths", low=0.0, high=3.0)
     clutter: int = knob(6, "fragments of other digits on the ground", low=0, high=50)
     contrast: float = knob(0.9, "opacity of the digit", low=0.0, high=1.0)
@@ -251,13 +251,10 @@ def _description(config: DemoConfig) -> dict[str, Any]:
     return {
         "name": "talking-digits",
         "manifest": "manifest.csv",
-        "id": "clip_id",
         "label": "label",
-        "split": "split",
-        "group": "group",
         "classes": config.classes,
         "modalities": {
-            "sound": {"kind": "sound", "column": "path", "rate": _demo_sound.RATE},
+            "sound": {"kind": "sound", "column": "path", "rate": _demo_sound.RATE, "seconds": SECONDS},
             "frames": {"kind": "frames", "column": "path", "frames": _demo_picture.FRAMES, "size": _demo_picture.SIZE},
         },
     }

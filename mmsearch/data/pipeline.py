@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 SHARD_CLIPS = 128
 """At most this many clips a shard; fewer where there is too little work for every core."""
 
-SHARDS_PER_CORE = 4
+SHARDS_PER_CORE = 8
+
+TASK_RETRIES = 1
+"""How often a task whose worker died runs again; Ray Data's own default is for ever."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,12 +200,13 @@ def _decode_all(
     with _ray() as cores:
         on_progress(0, len(items))
         for round_clips in (max(1, min(shard_clips, len(items) // (SHARDS_PER_CORE * cores))), 1):
-            for row in _run(list(left.values()), round_clips, str(folder), kinds):
-                if row["error"]:
-                    raise _unwritable(folder, row["error"])
-                del left[row["key"]]
-                if row["reason"]:
-                    lost[row["key"]] = row["reason"]
+            for rows in _run(list(left.values()), round_clips, str(folder), kinds):
+                for row in rows:
+                    if row["error"]:
+                        raise _unwritable(folder, row["error"])
+                    del left[row["key"]]
+                    if row["reason"]:
+                        lost[row["key"]] = row["reason"]
                 on_progress(len(items) - len(left), len(items))
             if not left:
                 break
@@ -210,7 +215,8 @@ def _decode_all(
 
 def _run(
     items: list[dict[str, Any]], shard_clips: int, folder: str, kinds: dict[str, str]
-) -> Iterator[dict[str, str]]:
+) -> Iterator[list[dict[str, str]]]:
+    """The rows of :func:`decode_shard`, shard by shard as they are finished."""
     import pandas as pd
     import ray.data
 
@@ -222,7 +228,14 @@ def _run(
 
     with _quiet():
         blocks = ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
-        yield from blocks.map_batches(task, batch_size=None, batch_format="pandas", num_cpus=1).iter_rows()
+        with warnings.catch_warnings():
+            # max_retries has no named parameter yet (Ray 2.60)
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            done = blocks.map_batches(
+                task, batch_size=None, batch_format="pandas", num_cpus=1, max_retries=TASK_RETRIES
+            )
+        for batch in done.iter_batches(batch_size=None, batch_format="pandas"):
+            yield [dict(row) for _, row in pd.DataFrame(batch).iterrows()]
 
 
 @contextlib.contextmanager
@@ -231,12 +244,16 @@ def _ray() -> Iterator[int]:
     import ray
 
     started = not ray.is_initialized()
-    if started:
-        quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)), **quiet)
+    if started and os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    elif started:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     try:
         yield max(1, int(ray.cluster_resources().get("CPU", 1)))
     finally:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmsearch.errors import MMSearchError
+
+if TYPE_CHECKING:
+    from mmsearch.data.dataset import Clip
 
 PARTS = ("train", "val", "select", "test")
 """train: fit. val: stop, search, pick finalists. select: decide among finalists. test: report, never decide."""
@@ -19,6 +24,14 @@ RESHUFFLE_ABOVE = 3000
 
 TEST_PIECES = 5
 """One piece of this many is the test part where the manifest names none."""
+
+
+def drawn_from(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Labels, groups (None without) and test part of a dataset's clips, as :func:`test_part` takes and gives them."""
+    label = np.array([clip.label for clip in clips], np.int64)
+    names = [clip.group for clip in clips]
+    group = None if names[0] is None else np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+    return label, group, test_part(label, group, [clip.split for clip in clips])
 
 
 def test_part(label: np.ndarray, group: np.ndarray | None, split: list[str | None] | None) -> np.ndarray:
@@ -102,6 +115,8 @@ def _deal_groups(label: np.ndarray, group: np.ndarray, pieces: int, seed: int, l
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = len(np.unique(group))
+    if groups == len(label) >= least:
+        return _deal(label, min(pieces, groups), seed)
     most = min(pieces, groups, int(np.bincount(label).max()))
     for count in range(most, least - 1, -1):
         folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)

@@ -141,9 +141,7 @@ class Store:
         number = len(self._shards)
         self._shards.append(shard)
         self.decodes += table.num_rows
-        for row, (key, reason) in enumerate(
-            zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        ):
+        for row, (key, reason) in enumerate(zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True)):
             if reason is None:
                 self._places[key] = (number, row)
             else:

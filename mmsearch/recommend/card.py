@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +22,16 @@ from mmsearch.recommend.evidence import (
     modality_evidence,
     run_cost,
 )
-from mmsearch.recommend.words import count, duration, joint_epochs, listed, percent, percent_interval, points, points_interval
+from mmsearch.recommend.words import (
+    count,
+    duration,
+    joint_epochs,
+    listed,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+)
 from mmsearch.search.trials import records
 
 FORMAT = 1
@@ -53,7 +61,9 @@ def resolution_of(data: Data) -> float:
     return 1.0 / max(1, len(data.part("select", 1)))
 
 
-def decided(events: Sequence[Mapping[str, Any]], data: Data, *, margin: float = MARGIN) -> tuple[list[Finalist], Decision]:
+def decided(
+    events: Sequence[Mapping[str, Any]], data: Data, *, margin: float = MARGIN
+) -> tuple[list[Finalist], Decision]:
     """Finalists and decision from the events of a finished confirmation; reads select alone.
 
     Raises:
@@ -142,6 +152,7 @@ def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
         "cost_joint_epochs": f.cost_joint_epochs,
         "cost_shared_joint_epochs": f.cost_shared_joint_epochs,
         "seconds": f.seconds,
+        "seconds_shared": f.seconds_shared,
     }
 
 
@@ -190,9 +201,9 @@ def _against_joint(rec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     d = rec["decision"]
     return [
-        f"{percent_interval(chosen['select'])} on held-out clips over {count(d['seeds'], 'fresh seed')}: "
-        f"{points_interval(d['gain_over_joint'])} points over plain joint training, beyond the noise after correction "
-        f"for {count(len(_against_joint(rec)), 'comparison')}."
+        f"It reaches {percent_interval(chosen['select'])} on held-out clips over {count(d['seeds'], 'fresh seed')}. "
+        f"That is {points_interval(d['gain_over_joint'])} points against plain joint training: beyond the noise, "
+        f"after correction for {count(len(_against_joint(rec)), 'comparison')}."
     ]
 
 
@@ -207,8 +218,8 @@ def _baseline(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     if rivals:
         best = max(rivals, key=lambda c: c["mean"])
         say.append(
-            f"The best of {count(len(rivals), 'rival')}, {best['a']}, differs by {points_interval(best)} points; a gain below "
-            f"{100 * d['margin']:.1f} points is not worth another recipe."
+            f"The best of {count(len(rivals), 'rival')}, {best['a']}, differs by {points_interval(best)} points; a "
+            f"gain below {100 * d['margin']:.1f} points is not worth another recipe."
         )
     top = d["largest_possible_gain"]
     if top is not None and top >= d["margin"]:
@@ -225,22 +236,25 @@ def _no_clear_winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[
         say = f"Plain joint training has the highest mean over {seeds}, too few for a verdict."
     elif lead["ci95"][0] is None:
         say = (
-            f"{lead['a']} leads plain joint training by {points(lead['mean'])} points on one shared seed. One seed says "
-            "nothing of the noise, so it supports no claim."
+            f"{lead['a']} leads plain joint training by {points(lead['mean'])} points on one shared seed. One seed "
+            "says nothing of the noise, so it supports no claim."
         )
     else:
         say = (
-            f"{lead['a']} leads plain joint training by {points_interval(lead)} points over {seeds}, which is not beyond "
-            f"the noise after correction for {count(len(against), 'comparison')}."
+            f"{lead['a']} leads plain joint training by {points_interval(lead)} points over {seeds}, which is not "
+            f"beyond the noise after correction for {count(len(against), 'comparison')}."
         )
     return [say, "Until more confirmation seeds tell, the configuration handed over is plain joint training."]
 
 
 def _tie(d: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
-    if d["kind"] not in ("method", "unimodal"):
+    if d["kind"] == "no_clear_winner":
         return []
+    if d["kind"] == "baseline":
+        alone = [t for t in d["tied_with"] if by_label[t]["modality"]]
+        return [f"Not told apart from {listed(alone)}: the other modalities may add nothing."] if alone else []
     if not d["tied_with"]:
-        return ["None: its lead over every other finalist is beyond the noise."]
+        return ["None: no other finalist that reaches joint training comes within the noise."]
     rivals = [f"{t} ({percent(by_label[t]['select']['mean'])}, {_full(by_label[t])})" for t in d["tied_with"]]
     return [
         f"Not told apart from {listed(rivals)}. Of results that cannot be told apart the cheaper and simpler one is "
@@ -250,7 +264,9 @@ def _tie(d: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
 
 def _full(finalist: Mapping[str, Any]) -> str:
     total = finalist["cost_joint_epochs"] + finalist["cost_shared_joint_epochs"]
-    return f"{joint_epochs(total)} joint epochs" + (" with its teachers" if finalist["cost_shared_joint_epochs"] else "")
+    return f"{joint_epochs(total)} joint epochs" + (
+        " with its teachers" if finalist["cost_shared_joint_epochs"] else ""
+    )
 
 
 def _test(rec: Mapping[str, Any], chosen: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
@@ -269,8 +285,8 @@ def _modalities(rec: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
             continue
         inside = "" if m["chosen"] is None else f", inside {d['label']} {percent(m['chosen'])}"
         say.append(
-            f"The {m['modality']} encoder alone reaches {percent(m['alone'])}; inside joint training its own prediction "
-            f"reaches {percent(m['joint'])}{inside}."
+            f"The {m['modality']} encoder alone reaches {percent(m['alone'])}; inside joint training its own "
+            f"prediction reaches {percent(m['joint'])}{inside}."
         )
     return say
 
@@ -294,9 +310,10 @@ def _fusions(rec: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
 def _cost(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
     run = rec["provenance"]["run_cost"]
     shared = chosen["cost_shared_joint_epochs"]
-    extra = f", plus {joint_epochs(shared)} for its teachers" if shared else ""
+    extra = f", plus {joint_epochs(shared)} ({duration(chosen['seconds_shared'])}) for its teachers" if shared else ""
+    own = joint_epochs(chosen["cost_joint_epochs"])
     return (
-        f"One training takes {joint_epochs(chosen['cost_joint_epochs'])} joint epochs ({duration(chosen['seconds'])}){extra}. "
+        f"One training takes {own} joint epochs ({duration(chosen['seconds'])}){extra}. "
         f"Finding this out took {count(run['trials'], 'trial')} and {joint_epochs(run['joint_epochs'])} joint epochs."
     )
 
@@ -305,8 +322,10 @@ def write(run_dir: Path, recommendation: Mapping[str, Any]) -> Path:
     """`RUN/recommendation.json`, replaced as a whole."""
     path = Path(run_dir) / "recommendation.json"
     temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(recommendation, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.write_text(
+        json.dumps(recommendation, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    temporary.replace(path)
     return path
 
 
@@ -320,9 +339,13 @@ def read(run_dir: Path) -> dict[str, Any]:
     try:
         recommendation = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MMSearchError(f"{path}: no recommendation yet; `mmsearch status {run_dir}` says how far the run is") from None
+        raise MMSearchError(
+            f"{path}: no recommendation yet; `mmsearch status {run_dir}` says how far the run is"
+        ) from None
     except ValueError as e:
-        raise MMSearchError(f"{path}: not valid JSON ({e}); `mmsearch recommend` on a copy without it rebuilds it") from None
+        raise MMSearchError(
+            f"{path}: not valid JSON ({e}); `mmsearch recommend` on a copy without it rebuilds it"
+        ) from None
     if not isinstance(recommendation, dict) or recommendation.get("format") != FORMAT:
         raise MMSearchError(f"{path}: not a recommendation of format {FORMAT}; rebuild it with `mmsearch recommend`")
     return recommendation

@@ -10,8 +10,8 @@ from mmsearch.recommend import card, report
 from mmsearch.recommend.decision import MARGIN
 from mmsearch.search.journal import Journal
 
-ReadTest = Callable[[str], Any]
-"""Trial id to an evaluation on test: an object with `accuracy`, `macro_f1` and `unimodal`."""
+ReadTest = Callable[[list[str]], Mapping[str, Mapping[str, Any]]]
+"""Evaluates trials on test: per trial id `accuracy`, `macro_f1` and `unimodal`."""
 
 
 def conclude(
@@ -33,7 +33,7 @@ def conclude(
         journal: of a finished confirmation.
         data: of the run.
         sweep: the content of `sweep.json`.
-        read_test: evaluates the final weights of a confirmation trial on the test part.
+        read_test: evaluates the final weights of confirmation trials on the test part.
         margin: the smallest gain that counts.
 
     Returns:
@@ -46,22 +46,17 @@ def conclude(
     ids = sorted(t for f in finalists for t in f.trial_ids.values())
     if not any(e["event"] == "test_read" and sorted(e["finalists"]) == ids for e in journal.events):
         journal.append(
-            {"event": "phase", "name": "decide", "kind": decision.kind, "chosen": list(decision.chosen.trial_ids.values())}
+            {
+                "event": "phase",
+                "name": "decide",
+                "kind": decision.kind,
+                "chosen": list(decision.chosen.trial_ids.values()),
+            }
         )
         journal.append({"event": "test_read", "finalists": ids})
     read = {e["trial_id"] for e in journal.events if e["event"] == "test"}
-    for trial_id in ids:
-        if trial_id not in read:
-            result = read_test(trial_id)
-            journal.append(
-                {
-                    "event": "test",
-                    "trial_id": trial_id,
-                    "accuracy": float(result.accuracy),
-                    "macro_f1": float(result.macro_f1),
-                    "unimodal": {m: float(v) for m, v in result.unimodal.items()},
-                }
-            )
+    for trial_id, figures in read_test([i for i in ids if i not in read]).items():
+        journal.append({"event": "test", "trial_id": trial_id, **figures})
     recommendation = card.build(journal.events, data, sweep, margin=margin)
     card.write(run_dir, recommendation)
     report.write(run_dir, recommendation, journal.events)

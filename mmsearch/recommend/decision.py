@@ -7,7 +7,7 @@ The rule, and why:
 2. **Beats joint** means: the paired difference over seeds is positive, at least `margin` (half a point: a smaller
    gain is not worth another recipe), and beyond the noise at 5 % after Holm's correction over all the finalists
    compared. Paired, because finalists share the splits of a seed; Holm, because the best of many noisy
-   numbers is high by chance alone.
+   numbers is high by chance alone. What the noise is, :mod:`mmsearch.recommend.statistics` says.
 3. **Nothing beats joint**:
    - `baseline` where no estimated gain reaches the margin ("no method beats plain joint training here") or where
      every interval excludes a gain of the margin. With fewer than three seeds only the second counts: an
@@ -32,14 +32,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmsearch.errors import MMSearchError
-from mmsearch.recommend.statistics import LEVEL, Interval, holm, mean_interval, paired_interval
+from mmsearch.recommend.statistics import (
+    FEW_SEEDS,
+    LEVEL,
+    Interval,
+    Noise,
+    holm,
+    mean_interval,
+    paired_interval,
+    pooled_noise,
+)
 
 MARGIN = 0.005
 """The smallest gain in accuracy worth another recipe: half a point."""
 
 BASELINE = "joint"
 UNIMODAL = "unimodal"
-FEW_SEEDS = 3
 EQUAL_COST = 1.1
 
 
@@ -55,6 +63,7 @@ class Finalist:
         cost_joint_epochs: one training, teachers not counted.
         cost_shared_joint_epochs: the teachers it uses.
         seconds: one training, teachers not counted.
+        seconds_shared: the teachers it uses.
     """
 
     config: dict[str, Any]
@@ -64,6 +73,7 @@ class Finalist:
     cost_joint_epochs: float = 0.0
     cost_shared_joint_epochs: float = 0.0
     seconds: float = 0.0
+    seconds_shared: float = 0.0
 
     @property
     def method(self) -> str:
@@ -142,12 +152,14 @@ class Decision:
         chosen: the finalist whose configuration is handed over.
         reference: plain joint training, the best of its fusions.
         leader: the highest mean on select.
-        tied: finalists not told apart from the chosen one, best first.
+        tied: finalists not told apart from the chosen one, best first; beside a winner only those whose mean
+            reaches joint training's.
         against_joint: every finalist against the reference (Holm over all of them).
         against_chosen: every finalist against the chosen one (Holm over all of them); empty where the chosen one
             is the reference.
         margin: the smallest gain that counts.
         seeds: how many seeds the chosen one has.
+        noise: of a paired difference, pooled over the finalists.
     """
 
     kind: str
@@ -159,6 +171,7 @@ class Decision:
     against_chosen: list[Comparison]
     margin: float
     seeds: int
+    noise: Noise | None
 
     def gain(self, finalist: Finalist) -> Comparison | None:
         """A finalist against plain joint training; None for joint training itself."""
@@ -172,9 +185,11 @@ class Decision:
         return max(known, default=None) if len(known) == len(highs) else None
 
 
-def compare(pairs: Sequence[tuple[Finalist, Finalist]], resolution: float = 0.0) -> list[Comparison]:
+def compare(
+    pairs: Sequence[tuple[Finalist, Finalist]], resolution: float = 0.0, noise: Noise | None = None
+) -> list[Comparison]:
     """The paired differences a - b of one family, with Holm's correction over the family."""
-    found = [paired_interval(a.select, b.select, resolution=resolution) for a, b in pairs]
+    found = [paired_interval(a.select, b.select, resolution=resolution, noise=noise) for a, b in pairs]
     adjusted = holm([d.p if d else 1.0 for d in found])
     return [Comparison(a, b, d, p) for (a, b), d, p in zip(pairs, found, adjusted, strict=True)]
 
@@ -195,29 +210,35 @@ def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution:
         raise MMSearchError("recommend: no finished confirmation of plain joint training; nothing to compare against")
     reference = max(joints, key=lambda f: f.mean)
     others = [f for f in finalists if f is not reference and f.select]
-    against_joint = compare([(f, reference) for f in others], resolution)
+    noise = pooled_noise([reference.select, *(f.select for f in others)])
+    against_joint = compare([(f, reference) for f in others], resolution, noise)
     leader = max([reference, *others], key=lambda f: f.mean)
 
     winners = [c.a for c in against_joint if c.proven and c.difference and c.difference.mean >= margin]
     if winners:
-        chosen = _cheapest_of_tied(winners, resolution)
+        chosen = _cheapest_of_tied(winners, resolution, noise)
         kind = "unimodal" if chosen.method == UNIMODAL else "baseline" if chosen.method == BASELINE else "method"
     else:
         chosen = reference
         kind = "baseline" if _no_gain(against_joint, len(reference.select), margin) else "no_clear_winner"
 
-    against_chosen = [] if chosen is reference else compare([(f, chosen) for f in others if f is not chosen], resolution)
-    told_apart = {id(c.a) for c in against_chosen or against_joint if c.proven}
-    tied = [f for f in others if f is not chosen and id(f) not in told_apart]
+    rivals = [] if chosen is reference else [f for f in others if f is not chosen]
+    against_chosen = compare([(f, chosen) for f in rivals], resolution, noise)
+    if chosen is reference:
+        tied = [c.a for c in against_joint if not c.proven]
+    else:
+        tied = [c.a for c in against_chosen if not c.proven and c.a.mean >= reference.mean]
     tied.sort(key=lambda f: -f.mean)
     return Decision(
-        kind, chosen, reference, leader, tied, against_joint, against_chosen, margin, len(chosen.select)
+        kind, chosen, reference, leader, tied, against_joint, against_chosen, margin, len(chosen.select), noise
     )
 
 
-def _cheapest_of_tied(winners: Sequence[Finalist], resolution: float) -> Finalist:
+def _cheapest_of_tied(winners: Sequence[Finalist], resolution: float, noise: Noise | None) -> Finalist:
     best = max(winners, key=lambda f: f.mean)
-    tied = [best] + [c.a for c in compare([(w, best) for w in winners if w is not best], resolution) if not c.proven]
+    tied = [best] + [
+        c.a for c in compare([(w, best) for w in winners if w is not best], resolution, noise) if not c.proven
+    ]
     low = min(f.full_cost for f in tied)
     equal = [f for f in tied if f.full_cost <= EQUAL_COST * low]
     return min(equal, key=lambda f: (f.cost_shared_joint_epochs > 0, -f.mean))

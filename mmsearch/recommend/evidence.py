@@ -21,12 +21,18 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
-    """The configurations confirmed on fresh seeds, best on select first; those without a finished seed are left out."""
+    """The configurations confirmed on fresh seeds, best on select first; those without a finished seed are left out.
+
+    A trial counts as a confirmation by having been evaluated on select; a single modality may have been asked as the
+    teacher of another finalist.
+    """
     groups: dict[str, list[TrialRecord]] = {}
+    select: dict[str, float] = {}
     for r in records.values():
-        if r.stage == "confirm" and r.state == "complete" and r.select:
+        if r.state == "complete" and r.select:
             config = {k: v for k, v in r.document.items() if k not in _PER_SEED}
             groups.setdefault(json.dumps(config, sort_keys=True), []).append(r)
+            select[r.trial_id] = float(r.select["accuracy"])
     found = []
     for key, trials in groups.items():
         trials.sort(key=lambda r: r.document["seed"])
@@ -34,19 +40,20 @@ def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
             Finalist(
                 config=json.loads(key),
                 trial_ids={r.document["seed"]: r.trial_id for r in trials},
-                select={r.document["seed"]: float(r.select["accuracy"]) for r in trials},
+                select={r.document["seed"]: select[r.trial_id] for r in trials},
                 test={r.document["seed"]: float(r.test["accuracy"]) for r in trials if r.test},
                 cost_joint_epochs=mean(r.cost_joint_epochs for r in trials) or 0.0,
-                cost_shared_joint_epochs=mean(_teachers_cost(r, records) for r in trials) or 0.0,
+                cost_shared_joint_epochs=mean(_of_teachers(r, records, "cost_joint_epochs") for r in trials) or 0.0,
                 seconds=mean(r.seconds for r in trials) or 0.0,
+                seconds_shared=mean(_of_teachers(r, records, "seconds") for r in trials) or 0.0,
             )
         )
     return sorted(found, key=lambda f: (-f.mean, f.label))
 
 
-def _teachers_cost(trial: TrialRecord, records: Mapping[str, TrialRecord]) -> float:
+def _of_teachers(trial: TrialRecord, records: Mapping[str, TrialRecord], what: str) -> float:
     teachers = trial.document.get("teachers") or {}
-    return sum((records[t].cost_joint_epochs or 0.0) for t in teachers.values() if t in records)
+    return sum(getattr(records[t], what) for t in teachers.values() if t in records)
 
 
 def labels_of(finalists: Sequence[Finalist]) -> dict[int, str]:
@@ -64,10 +71,14 @@ def failed_finalists(records: Mapping[str, TrialRecord]) -> list[str]:
     asked: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for r in records.values():
-        if r.stage == "confirm":
+        if not r.searched:
             asked[f"{r.method} · {r.fusion}"] += 1
             failed[f"{r.method} · {r.fusion}"] += r.state == "failed"
-    return [f"{name}: {n} of {asked[name]} confirmation trainings failed and are not counted." for name, n in failed.items() if n]
+    return [
+        f"{name}: {n} of {asked[name]} confirmation trainings failed and are not counted."
+        for name, n in failed.items()
+        if n
+    ]
 
 
 def modality_evidence(
@@ -92,10 +103,7 @@ def modality_evidence(
             for r in records.values()
             if r.method == UNIMODAL and r.state == "complete" and r.document["method"].get("modality") == modality
         ]
-        for stage in ("confirm", "teacher", "search"):
-            if of_stage := [r for r in trials if r.stage == stage]:
-                return mean(r.score for r in of_stage)
-        return None
+        return mean(r.score for r in [r for r in trials if not r.searched] or trials)
 
     return [
         {"modality": m, "alone": alone(m), "joint": inside(reference, m), "chosen": inside(chosen, m)}
@@ -115,10 +123,10 @@ def fusion_evidence(
     chosen = decision.chosen
     rivals = [f for f in finalists if f.method == chosen.method and f.fusion != chosen.fusion]
     labels = labels_of(finalists)
-    confirmed = compare([(chosen, f) for f in rivals], resolution)
+    confirmed = compare([(chosen, f) for f in rivals], resolution, decision.noise)
     tried: dict[str, list[float]] = {}
     for r in records.values():
-        if r.method == chosen.method != UNIMODAL and r.stage == "search" and r.state == "complete" and r.score is not None:
+        if r.method == chosen.method != UNIMODAL and r.searched and r.state == "complete" and r.score is not None:
             tried.setdefault(r.fusion, []).append(r.score)
     search = [{"fusion": k, "trials": len(v), "best": max(v)} for k, v in tried.items()]
     return {
@@ -135,9 +143,5 @@ def run_cost(records: Mapping[str, TrialRecord]) -> dict[str, Any]:
         "states": dict(sorted(states.items())),
         "joint_epochs": sum(r.cost_joint_epochs or 0.0 for r in records.values()),
         "trial_seconds": sum(r.seconds or 0.0 for r in records.values()),
-        "search_trials_per_method": dict(
-            sorted(Counter(r.method for r in records.values() if r.stage != "confirm").items())
-        ),
+        "search_trials_per_method": dict(sorted(Counter(r.method for r in records.values() if r.searched).items())),
     }
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -36,20 +36,17 @@ class Figure:
     rows: list[list[str]]
 
 
-def colours(methods: Sequence[str], chosen: str | None) -> dict[str, str]:
+def colours(methods: Iterable[str], chosen: str) -> dict[str, str]:
     """A colour of each method: the chosen one and joint training have their own, the first six others differ."""
-    found = {"joint": BASELINE}
     others = [m for m in dict.fromkeys(methods) if m not in ("joint", chosen)]
-    found |= {m: SERIES[i] if i < len(SERIES) else MUTED for i, m in enumerate(others)}
-    if chosen and chosen != "joint":
-        found[chosen] = CHOSEN
-    return found
+    found = {m: SERIES[i] if i < len(SERIES) else MUTED for i, m in enumerate(others)}
+    return {**found, chosen: CHOSEN, "joint": BASELINE}
 
 
-def _percent_axis(axis: Any, digits: int = 0, sign: bool = False) -> None:
+def _percent_axis(axis: Any, sign: bool = False) -> None:
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     plus = "+" if sign else ""
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:{plus}.{digits}f}".replace("-", "−")))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:{plus if v else ''}.0f}".replace("-", "−")))
 
 
 def _named_rows(ax: Axes, names: Sequence[str]) -> None:
@@ -124,7 +121,8 @@ def differences(rec: Mapping[str, Any]) -> Figure | None:
         "differences",
         "Gain over plain joint training",
         svg,
-        "Paired by seed, 95 % intervals; muted where not beyond the noise after Holm's correction. "
+        "Paired by seed, 95 % intervals by the noise pooled over finalists; muted where not beyond the noise after "
+        "Holm's correction. "
         f"Grey band: less than {100 * d['margin']:.1f} points, not worth another recipe.",
         ["finalist", "points over joint, 95 % interval", "p", "p, corrected", "beyond the noise"],
         [
@@ -168,7 +166,7 @@ def modalities(rec: Mapping[str, Any]) -> Figure | None:
     )
 
 
-def best_so_far(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | None:
+def best_so_far(trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure | None:
     """The search's best score against what was spent on each method."""
     lines: dict[str, list[tuple[float, float]]] = {}
     spent: dict[str, float] = {}
@@ -179,7 +177,6 @@ def best_so_far(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | N
             line.append((spent[r.method], max(r.score, line[-1][1] if line else -math.inf)))
     if not lines:
         return None
-    colour = colours(list(lines), chosen)
     with canvas(3.4) as (figure, (ax,)):
         for method, line in lines.items():
             x, y = [p[0] for p in line], [p[1] for p in line]
@@ -191,7 +188,8 @@ def best_so_far(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | N
         ax.set_xlabel("spent on the method, joint epochs")
         figure.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2)
         alt = "Best score so far against cost. " + "; ".join(
-            f"{m} reaches {percent(line[-1][1])} after {joint_epochs(line[-1][0])} joint epochs" for m, line in lines.items()
+            f"{m} reaches {percent(line[-1][1])} after {joint_epochs(line[-1][0])} joint epochs"
+            for m, line in lines.items()
         )
         svg = inline(figure, "best", alt)
     return Figure(
@@ -204,13 +202,12 @@ def best_so_far(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | N
     )
 
 
-def curves(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | None:
+def curves(trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure | None:
     """Learning curves of the search, one panel a method."""
     shown = [r for r in trials if len(r.curve) > 1]
     methods = list(dict.fromkeys(r.method for r in shown))
     if not methods:
         return None
-    colour = colours(methods, chosen)
     columns = min(2, len(methods))
     rows = math.ceil(len(methods) / columns)
     with canvas(0.4 + 1.5 * rows, rows, columns, sharex=True, sharey=True) as (figure, axes):
@@ -231,7 +228,8 @@ def curves(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | None:
                 ax.tick_params(labelbottom=True)
                 ax.set_xlabel("epoch")
         figure.supylabel("accuracy on val, %", fontsize=9, color=MUTED)
-        alt = f"Learning curves of {count(len(shown), 'trial')} of {count(len(methods), 'method')}; the table has their ends."
+        what = f"{count(len(shown), 'trial')} of {count(len(methods), 'method')}"
+        alt = f"Learning curves of {what}; the table has where they begin and end."
         svg = inline(figure, "curves", alt)
     return Figure(
         "curves",
@@ -255,18 +253,17 @@ def curves(trials: Sequence[TrialRecord], chosen: str | None) -> Figure | None:
     )
 
 
-def cost(rec: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Figure:
+def cost(rec: Mapping[str, Any], trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure:
     """Accuracy against the cost of one training, teachers charged in full."""
     d = rec["decision"]
     found = rec["finalists"]
-    colour = colours([f["method"] for f in found], d["method"])
-    done = [r for r in trials if r.state == "complete" and r.score is not None]
+    dots = [(r.cost_joint_epochs, r.score) for r in trials if r.state == "complete" and r.score is not None]
     with canvas(3.4) as (figure, (ax,)):
-        ax.plot([r.cost_joint_epochs for r in done], [r.score for r in done], ".", color=MUTED, alpha=0.4, markersize=5)
+        ax.plot([x for x, _ in dots], [y for _, y in dots], ".", color=MUTED, alpha=0.4, markersize=5)
         for f in found:
             x = f["cost_joint_epochs"] + f["cost_shared_joint_epochs"]
             low, high = f["select"]["ci95"]
-            c = CHOSEN if f["label"] == d["label"] else colour.get(f["method"], INK)
+            c = CHOSEN if f["label"] == d["label"] else colour[f["method"]]
             if low is not None:
                 ax.plot([x, x], [low, high], color=c, linewidth=1.6)
             marker = "D" if f["cost_shared_joint_epochs"] else "o"
@@ -292,8 +289,8 @@ def cost(rec: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Figure:
         "cost",
         "Accuracy against cost",
         svg,
-        "Large marks: finalists on select with 95 % intervals; diamonds need teachers. Small dots: complete trials of the "
-        "search, on val.",
+        "Large marks: finalists on select with 95 % intervals; diamonds need teachers. Small dots: complete trials of "
+        "the search, on val.",
         ["finalist", "joint epochs, in full", "of these teachers", "select, 95 % interval"],
         rows,
     )

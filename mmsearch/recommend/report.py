@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,9 @@ def html(recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         events: the journal's.
     """
     trials = list(records(events).values())
-    search = [r for r in trials if r.stage != "confirm"]
-    chosen = recommendation["decision"]["method"]
-    answer = [figures.finalists(recommendation), figures.differences(recommendation), figures.modalities(recommendation)]
-    process = [
-        figures.cost(recommendation, search),
-        figures.best_so_far(search, chosen),
-        figures.curves(search, chosen),
-    ]
+    search = [r for r in trials if r.searched]
+    finalists = [f["method"] for f in recommendation["finalists"]]
+    colour = figures.colours([*finalists, *(r.method for r in trials)], recommendation["decision"]["method"])
     environment = Environment(
         loader=PackageLoader("mmsearch.recommend", "."),
         autoescape=True,
@@ -51,9 +45,13 @@ def html(recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         d=recommendation["decision"],
         verdict=_VERDICTS[recommendation["decision"]["kind"]],
         facts=_facts(recommendation),
-        answer=[f for f in answer if f],
-        process=[f for f in process if f],
-        trials=[_trial(r) for r in trials],
+        finalists=figures.finalists(recommendation),
+        differences=figures.differences(recommendation),
+        modalities=figures.modalities(recommendation),
+        cost=figures.cost(recommendation, search, colour),
+        best=figures.best_so_far(search, colour),
+        curves=figures.curves(search, colour),
+        trials=_trials(trials),
         config=words.knobs(recommendation["decision"]["config"]),
         provenance=_provenance(recommendation),
         css=Markup((Path(__file__).parent / "report.css").read_text(encoding="utf-8")),
@@ -69,7 +67,7 @@ def save(path: Path, recommendation: Mapping[str, Any], events: Sequence[Mapping
     """The page at `path`, replaced as a whole."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(html(recommendation, events), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 
@@ -80,16 +78,16 @@ def _facts(rec: Mapping[str, Any]) -> list[dict[str, str]]:
     shared = chosen["cost_shared_joint_epochs"]
     facts = [
         {
-            "name": "Held-out accuracy",
+            "name": "Held-out accuracy" + ("" if d["kind"] in ("method", "unimodal") else f", {d['label']}"),
             "value": words.percent(chosen["select"]["mean"]),
-            "note": f"{_range(chosen['select'])} over {words.count(d['seeds'], 'seed')}",
+            "note": _range(chosen["select"]) + (f" over {words.count(d['seeds'], 'seed')}" if d["seeds"] > 1 else ""),
         }
     ]
     if d["gain_over_joint"]:
         facts.append(
             {
-                "name": "Over joint training",
-                "value": f"{words.points(d['gain_over_joint']['mean'])} points",
+                "name": "Points over joint training",
+                "value": words.points(d["gain_over_joint"]["mean"]),
                 "note": _range(d["gain_over_joint"], words.points),
             }
         )
@@ -100,7 +98,7 @@ def _facts(rec: Mapping[str, Any]) -> list[dict[str, str]]:
     facts.append(
         {
             "name": "One training",
-            "value": words.duration(chosen["seconds"]),
+            "value": words.duration(chosen["seconds"] + chosen["seconds_shared"]),
             "note": f"{words.joint_epochs(chosen['cost_joint_epochs'])} joint epochs"
             + (f" + {words.joint_epochs(shared)} for teachers" if shared else ""),
         }
@@ -113,21 +111,30 @@ def _range(part: Mapping[str, Any], text: Any = lambda v: f"{100 * v:.1f}") -> s
     return "no interval: one seed" if low is None else f"{text(low)} to {text(high)}"
 
 
-def _trial(r: TrialRecord) -> dict[str, Any]:
-    knobs = [row for row in words.knobs(r.document) if row[0] not in ("method.name", "fusion.name", "data")]
-    return {
-        "id": r.trial_id,
-        "stage": r.stage,
-        "method": r.method,
-        "fusion": r.fusion,
-        "state": _STATES.get(r.state, r.state),
-        "score": words.percent(r.score),
-        "epoch": f"{r.epoch or 0} of {r.document.get('epochs', words.UNKNOWN)}",
-        "cost": words.joint_epochs(r.cost_joint_epochs),
-        "time": words.duration(r.seconds),
-        "knobs": ", ".join(f"{name} {value}" for name, value in knobs),
-        "reason": (r.reason or "").strip().splitlines()[-1:] or [""],
-    }
+def _trials(trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """The rows of the table of all trials, with the knobs in which they differ."""
+    settings = [dict(words.knobs(r.document)) for r in trials]
+    shown = ("method.name", "fusion.name", "data")
+    names = [
+        n for n in dict.fromkeys(k for s in settings for k in s) if n not in shown and not n.startswith("teachers.")
+    ]
+    differing = [n for n in names if len({s.get(n) for s in settings}) > 1]
+    return [
+        {
+            "id": r.trial_id,
+            "stage": r.stage,
+            "method": r.method,
+            "fusion": r.fusion,
+            "state": _STATES[r.state],
+            "score": words.percent(r.score),
+            "epoch": f"{r.epoch} of {r.epochs}",
+            "cost": words.joint_epochs(r.cost_joint_epochs),
+            "time": words.duration(r.seconds),
+            "knobs": ", ".join(f"{n.removeprefix('method.')} {s[n]}" for n in differing if n in s),
+            "reason": ((r.reason or "").strip().splitlines() or [""])[-1],
+        }
+        for r, s in zip(trials, settings, strict=True)
+    ]
 
 
 def _provenance(rec: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -150,12 +157,15 @@ def _provenance(rec: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
             "Run",
             [
                 ("written", p["created"]),
-                ("trials", ", ".join(f"{_STATES.get(s, s)} {n}" for s, n in run["states"].items())),
-                ("cost", f"{words.joint_epochs(run['joint_epochs'])} joint epochs, {words.duration(run['trial_seconds'])}"),
+                ("trials", ", ".join(f"{_STATES[s]} {n}" for s, n in run["states"].items())),
+                (
+                    "cost",
+                    f"{words.joint_epochs(run['joint_epochs'])} joint epochs, {words.duration(run['trial_seconds'])}",
+                ),
                 ("confirmation seeds", ", ".join(map(str, p["seeds"]))),
                 ("readings of test", str(p["test_readings"])),
             ],
         ),
-        ("Arguments", words.knobs(p["sweep"])),
+        ("Arguments", words.knobs(p["sweep"].get("arguments", p["sweep"]))),
         ("Versions", list(p["versions"].items())),
     ]

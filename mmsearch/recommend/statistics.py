@@ -3,6 +3,15 @@
 The unit is the seed: confirmation seed i redraws train, val and select inside development, and all
 finalists share the draw of seed i. An interval therefore speaks of repeating the training on fresh seeds
 and fresh splits of *these* clips. It does not speak of other clips; the test part gives a hint of those.
+
+Differences are paired by seed. Three or five seeds alone say little of how noisy a difference is (at three, the
+95 % interval is 4.3 standard errors to each side), but all finalists together do: their scores, less the mean of each
+finalist and of each seed, give one pooled estimate of the noise with (finalists - 1) times as many degrees of freedom
+(the residual of a randomised block design). A difference is judged by the *larger* of its own variance and the pooled
+one, so that a finalist noisier than the rest is not flattered by them. Simulated with five finalists and Holm's
+correction at 5 %: on three seeds a gain of 3 points at a standard deviation of 0.8 is found in 79 % of runs (24 %
+without pooling), and in 99 % on five (87 %); with no true gain a winner is declared in 1 to 2 % of runs at
+equal noise, in 2 to 5 % where one finalist is three to seven times as noisy as others, and 7 % at worst on three seeds.
 """
 
 from __future__ import annotations
@@ -17,6 +26,10 @@ from scipy import stats
 
 LEVEL = 0.95
 """The coverage of every interval; a difference is beyond the noise at 1 - LEVEL after Holm's correction."""
+
+
+FEW_SEEDS = 3
+"""Below this many seeds nothing is pooled, and a verdict needs a gap beyond a difference's own interval."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +59,43 @@ class Interval:
         return {"mean": self.mean, "ci95": [self.low, self.high], "values": list(self.values)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The variance of a paired difference on one seed, pooled over all finalists.
+
+    Attributes:
+        variance: of the difference of two finalists on the same seed.
+        freedom: degrees of freedom of that estimate.
+    """
+
+    variance: float
+    freedom: int
+
+
+def pooled_noise(scores: Sequence[Mapping[int, float]]) -> Noise | None:
+    """The noise of a paired difference, from all finalists over the seeds that all of them have.
+
+    Args:
+        scores: per finalist the value of each seed.
+
+    Returns:
+        None unless two finalists or more share three seeds or more.
+    """
+    seeds = sorted(set.intersection(*(set(s) for s in scores))) if scores else []
+    if len(seeds) < FEW_SEEDS or len(scores) < 2:
+        return None
+    y = np.array([[s[seed] for seed in seeds] for s in scores])
+    residual = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
+    freedom = (y.shape[0] - 1) * (y.shape[1] - 1)
+    return Noise(2 * float((residual**2).sum()) / freedom, freedom)
+
+
 def mean_interval(
-    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf), resolution: float = 0.0
+    values: Sequence[float],
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    resolution: float = 0.0,
+    noise: Noise | None = None,
 ) -> Interval:
     """Mean and 95 % Student-t interval of values over seeds.
 
@@ -55,8 +103,9 @@ def mean_interval(
         values: one a seed, at least one.
         bounds: what the quantity cannot leave (0 and 1 for an accuracy); the interval is cut there.
         resolution: the smallest step between two values (one clip over all clips). Equal values on few seeds would
-            otherwise give an interval of width zero; the standard deviation is never taken below the rounding
-            noise of a difference of two such values, `resolution / sqrt(6)`.
+            otherwise give an interval of width zero; the variance is never taken below the rounding noise of a
+            difference of two such values, `resolution**2 / 6`.
+        noise: of such a value, pooled; the variance is never taken below it.
 
     Raises:
         ValueError: no value, or one that is not finite.
@@ -67,28 +116,32 @@ def mean_interval(
     mean = float(x.mean())
     if x.size == 1:
         return Interval(mean, None, None, 1.0, (mean,))
-    error = max(float(x.std(ddof=1)), resolution / math.sqrt(6)) / math.sqrt(x.size)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, x.size - 1)) * error
-    if error > 0:
-        p = float(2 * stats.t.sf(abs(mean) / error, x.size - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
+    freedom = max(x.size - 1, noise.freedom if noise else 0)
+    variance = max(float(x.var(ddof=1)), resolution**2 / 6, noise.variance if noise else 0.0)
+    error = math.sqrt(variance / x.size)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    nothing = 1.0 if mean == 0 else 0.0
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else nothing
     low, high = np.clip([mean - half, mean + half], *bounds)
     return Interval(mean, float(low), float(high), p, tuple(map(float, x)))
 
 
-def paired_interval(a: Mapping[int, float], b: Mapping[int, float], *, resolution: float = 0.0) -> Interval | None:
+def paired_interval(
+    a: Mapping[int, float], b: Mapping[int, float], *, resolution: float = 0.0, noise: Noise | None = None
+) -> Interval | None:
     """The difference a - b, paired by seed, over the seeds that both have.
 
     Args:
         a, b: value of each seed.
-        resolution: as in :func:`mean_interval`.
+        resolution, noise: as in :func:`mean_interval`.
 
     Returns:
         None where no seed is shared.
     """
     shared = sorted(a.keys() & b.keys())
-    return mean_interval([a[s] - b[s] for s in shared], resolution=resolution) if shared else None
+    if not shared:
+        return None
+    return mean_interval([a[s] - b[s] for s in shared], resolution=resolution, noise=noise)
 
 
 def holm(p: Sequence[float]) -> list[float]:

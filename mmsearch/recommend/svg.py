@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-WIDTH = 5.6
+WIDTH = 5.0
 """Inches; at 72 to the inch about as wide as a telephone, so that labels stay readable there."""
 
 INK = "#010101"
@@ -73,7 +74,8 @@ _STYLE = {
 def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: object) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure `height` inches high and its axes, in the report's style."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        engine = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.05, hspace=0.06)
+        figure = Figure(figsize=(WIDTH, height), layout=engine)
         grid = figure.subplots(rows, columns, squeeze=False, **kwargs)  # type: ignore[call-overload]
         yield figure, list(grid.ravel())
 

@@ -9,8 +9,8 @@ UNKNOWN = "–"
 
 
 def percent(value: float | None) -> str:
-    """`95.7 %`; a dash where there is none."""
-    return UNKNOWN if value is None else f"{100 * value:.1f} %"
+    """`95.7%`; a dash where there is none."""
+    return UNKNOWN if value is None else f"{100 * value:.1f}%"
 
 
 def points(value: float | None) -> str:
@@ -22,22 +22,22 @@ def points(value: float | None) -> str:
 
 
 def percent_interval(part: Mapping[str, Any] | None) -> str:
-    """`95.7 % (95.0 to 96.4)`, or `95.7 % (one seed: no interval)`."""
+    """`95.7% (95.0 to 96.4)`, or `95.7% (one seed)`."""
     if not part or part.get("mean") is None:
         return UNKNOWN
     low, high = part["ci95"]
     if low is None:
-        return f"{percent(part['mean'])} (one seed: no interval)"
+        return f"{percent(part['mean'])} (one seed)"
     return f"{percent(part['mean'])} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def points_interval(part: Mapping[str, Any] | None) -> str:
-    """`+5.8 (+4.2 to +7.4)`, or `+5.8 (one seed: no interval)`."""
+    """`+5.8 (+4.2 to +7.4)`, or `+5.8 (one seed)`."""
     if not part or part.get("mean") is None:
         return UNKNOWN
     low, high = part["ci95"]
     if low is None:
-        return f"{points(part['mean'])} (one seed: no interval)"
+        return f"{points(part['mean'])} (one seed)"
     return f"{points(part['mean'])} ({points(low)} to {points(high)})"
 
 

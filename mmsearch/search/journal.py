@@ -52,14 +52,14 @@ class Journal:
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Writes an event through to the disk, then tells whoever subscribed. Numbers that JSON lacks become null."""
-        event = _plain({"event": event["event"], "time": time.time(), **event})
+        line: Event = _plain({"event": event["event"], "time": time.time(), **event})
         if self._file is not None:
-            self._file.write(json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+            self._file.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-        self.events.append(event)
+        self.events.append(line)
         for watcher in self._watchers:
-            watcher(event)
+            watcher(line)
 
     def subscribe(self, watcher: Callable[[Event], None]) -> None:
         """Calls `watcher` with every event appended from now on."""

@@ -300,7 +300,9 @@ def _ranged(file: Document, keys: tuple[str, ...], knob: Knob, value: Mapping[st
         raise MMSearchError(f"{where}: {knob.name} has no range; give a value or a list of {knob.describe()}")
     for key in value:
         if key not in ("low", "high", "log"):
-            raise MMSearchError(f"{file.at(*keys, str(key))}: unknown key {key!r}{nearest(key, ('low', 'high', 'log'))}")
+            raise MMSearchError(
+                f"{file.at(*keys, str(key))}: unknown key {key!r}{nearest(key, ('low', 'high', 'log'))}"
+            )
     low, high = (knob.check(value.get(end, getattr(knob, end)), where) for end in ("low", "high"))
     log = value.get("log", knob.log)
     if not isinstance(log, bool):

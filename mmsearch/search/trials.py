@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,9 +136,10 @@ class TrialTable:
         self._records = live
         fresh = self._path.with_suffix(".tmp")
         fresh.write_text("".join(self._line(r) for r in live.values() if r.finished))
-        os.replace(fresh, self._path)
+        fresh.replace(self._path)
 
     def __call__(self, event: Event) -> None:
+        """Takes note of an event."""
         if event["event"] == "told":
             with self._path.open("a") as file:
                 file.write(self._line(self._records[event["trial_id"]]))

@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import yaml
 
+from mmsearch.data.dataset import Dataset
 from mmsearch.data.demo import CONDITIONS, DemoConfig, _cast, cached_demo, encode, render, write_demo
 from mmsearch.errors import MMSearchError
 
@@ -54,11 +54,14 @@ def test_files_decode_to_what_was_rendered(small: Path) -> None:
     assert max(best, np.corrcoef(wave[:14_000], sound[:14_000])[0, 1]) > 0.9
 
 
-def test_yaml_describes_the_set(small: Path) -> None:
-    description = yaml.safe_load(small.read_text())
-    assert description["modalities"]["sound"]["kind"] == "sound"
-    assert description["modalities"]["frames"]["kind"] == "frames"
-    assert {r["label"] for r in manifest(small)} == set(SMALL.classes)
+def test_dataset_loads(small: Path) -> None:
+    dataset = Dataset.load(small)
+    assert {u: m.kind for u, m in dataset.modalities.items()} == {"sound": "sound", "frames": "frames"}
+    assert dataset.classes == SMALL.classes
+    assert len(dataset.clips) == 66 and sum(c.split == "test" for c in dataset.clips) == 16
+    assert all(p.is_file() for c in dataset.clips for p in c.paths.values())
+    groups = {s: {c.group for c in dataset.clips if c.split == s} for s in ("train", "test")}
+    assert not groups["train"] & groups["test"]
 
 
 def test_same_seed_same_content_whatever_the_workers(small: Path, tmp_path: Path) -> None:
@@ -193,7 +196,7 @@ def test_reuse_and_refusal(tmp_path: Path) -> None:
     assert seen[-1] == (4, 4)
     stamp = first.stat().st_mtime_ns
     assert write_demo(out, config) == first and first.stat().st_mtime_ns == stamp
-    with pytest.raises(MMSearchError, match=r"snr_db is -4\.0, not 0\.0"):
+    with pytest.raises(MMSearchError, match=r"snr_db is -9\.0, not 0\.0"):
         write_demo(out, dataclasses.replace(config, snr_db=0.0))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").touch()

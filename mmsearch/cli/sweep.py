@@ -1,0 +1,141 @@
+"""`mmsearch sweep` (also `python -m mmsearch.sweep`): from clips to a recommendation."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from mmsearch.errors import MMSearchError
+
+HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
+DEMO_DEFAULTS = {"trials": 18, "seeds": 3}
+"""On the embedded clips, so that the whole sweep takes minutes on two cores."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sweep's own arguments; a default of None tells `--resume` what was not said."""
+    parser.add_argument("--dataset", metavar="YAML|demo", help="a dataset YAML, or `demo` for the embedded clips")
+    parser.add_argument("--space", metavar="YAML", help="the search space (default: search_spaces/default.yaml)")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME of the dataset)")
+    parser.add_argument("--methods", type=_names, metavar="A,B", help="only these methods, and the baselines")
+    parser.add_argument("--fusions", type=_names, metavar="A,B", help="only these fusions")
+    add_budgets(parser)
+    parser.add_argument("--max-epochs", type=_count, metavar="N", help="epochs of every trial (default: the space's)")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="fresh seeds of every finalist (default: 5)")
+    parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
+    parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
+    parser.add_argument("--gpus-per-trial", type=_share, metavar="N", help="GPUs (default: one where there is any)")
+    parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
+    add_session(parser)
+
+
+def add_budgets(parser: argparse.ArgumentParser) -> None:
+    """What may grow when a run is resumed."""
+    parser.add_argument("--trials", type=_count, metavar="N", help="trials of the search (default: 48)")
+    parser.add_argument(
+        "--time-budget", type=_duration, metavar="90m", help="90s, 90m, 2h, 1h30m; 60 %% of it searches"
+    )
+
+
+def add_session(parser: argparse.ArgumentParser) -> None:
+    """What may differ every time."""
+    parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: this machine)")
+    parser.add_argument("--plain", action="store_true", help="progress as plain lines, for logs")
+
+
+RECORDED = (
+    "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
+    "cpus_per_trial", "gpus_per_trial",
+)  # fmt: skip
+"""The arguments that make a sweep what it is."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sweep, or resumes it."""
+    from mmsearch.sweep import DEMO, Arguments, recorded
+
+    given = {k: getattr(args, k) for k in RECORDED if getattr(args, k) is not None}
+    for key in ("dataset", "space"):
+        if key in given and given[key] != DEMO:
+            given[key] = str(Path(given[key]).absolute())
+    if args.resume:
+        if args.out is None:
+            raise MMSearchError("--resume: say which run with --out RUN")
+        return conduct(recorded(args.out).grown(given), args.out, args, resume=True)
+    if args.dataset is None:
+        raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
+    if args.dataset == DEMO:
+        given = {**DEMO_DEFAULTS, **given}
+    out = args.out or Path("runs") / (DEMO if args.dataset == DEMO else Path(args.dataset).stem)
+    return conduct(Arguments(**given), out, args, resume=False)
+
+
+def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
+    """Runs a sweep with the progress on the screen, and prints its recommendation."""
+    from mmsearch.cli.progress import Plan, Progress
+    from mmsearch.recommend import terminal
+    from mmsearch.search.runner import Interrupted
+    from mmsearch.sweep import sweep
+
+    try:
+        recommendation = sweep(
+            arguments,
+            out,
+            resume=resume,
+            address=args.address,
+            display=lambda stream, run_dir, events: Progress(
+                stream, args.plain or not stream.isatty(), Plan.of(run_dir), events
+            ),
+        )
+    except Interrupted as e:
+        print(f"{e}\ngo on with: python -m mmsearch resume {out}")
+        return 130
+    Console().print(terminal.render(recommendation))
+    print(f"report: {out / 'report.html'}")
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(n.strip() for n in text.split(",") if n.strip())
+
+
+def _count(text: str) -> int:
+    return _number(text, int, 1)
+
+
+def _seed(text: str) -> int:
+    return _number(text, int, 0)
+
+
+def _positive(text: str) -> float:
+    value = _number(text, float, 0)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
+def _share(text: str) -> float:
+    return _number(text, float, 0)
+
+
+def _number(text: str, kind, least):  # type: ignore[no-untyped-def]
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
+    if not value >= least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+    return value
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    if not text or match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90m, 2h or 1h30m")
+    seconds = sum(float(n) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True) if n)
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return seconds

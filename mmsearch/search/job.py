@@ -1,0 +1,246 @@
+"""A trial in a run's folder: begun or gone on with, one epoch at a time, without Ray."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmsearch.data.clips import ClipData
+from mmsearch.errors import MMSearchError
+from mmsearch.search.journal import Event
+from mmsearch.training import EpochResult, Evaluation, Training, evaluate
+
+CHECKPOINT_SECONDS = 10.0
+"""A checkpoint is written after the first epoch that ends so long after the last one."""
+
+
+class Run(Protocol):
+    """What a job needs of a training run; see :class:`mmsearch.training.Training`."""
+
+    epoch: int
+
+    def __next__(self) -> EpochResult: ...
+
+    def save(self, path: Path) -> None:
+        """Writes the state."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Goes on from a saved state."""
+        ...
+
+    def save_weights(self, path: Path) -> None:
+        """Writes the final model."""
+        ...
+
+    def evaluate(self, part: str) -> Evaluation:
+        """Evaluates the model as it is."""
+        ...
+
+
+class _Run(Training):
+    def evaluate(self, part: str) -> Evaluation:
+        return evaluate(self.predictor, self.data, part)
+
+
+def training(document: Mapping[str, Any], data: Path, teachers: Mapping[str, Path], device: str) -> Run:
+    """The run of a document on the clips that `data` (a `data.json`) refers to."""
+    return _Run(document, clips(str(data)), teachers=teachers, device=device)
+
+
+@functools.lru_cache(maxsize=1)
+def clips(path: str) -> ClipData:
+    """The clips of a `data.json`, opened once a process."""
+    return ClipData.open(Path(path))
+
+
+def trial_dir(run_dir: Path, trial_id: str) -> Path:
+    """Where a trial keeps its files."""
+    return run_dir / "trials" / trial_id
+
+
+def weights_dir(run_dir: Path, trial_id: str) -> Path:
+    """The final model of a teacher or a confirmation."""
+    return trial_dir(run_dir, trial_id) / "weights"
+
+
+def log_file(run_dir: Path, trial_id: str) -> Path:
+    """Where the traceback of a failed trial goes."""
+    return run_dir / "logs" / f"{trial_id}.log"
+
+
+def tidy(run_dir: Path, trial_id: str, state: str) -> None:
+    """Removes what a finished trial needs no more: all but the model and figures of a complete one."""
+    folder = trial_dir(run_dir, trial_id)
+    kept = {"weights", _SELECT} if state == "complete" else set()
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if path.name in kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+_CHECKPOINTS, _EPOCHS, _SELECT = "checkpoint", "epochs.jsonl", "select.json"
+
+
+class Job:
+    """Drives the training of one document inside a run's folder.
+
+    Checkpoints are directories named after their epoch, so that an older one goes only when the newer is whole; the
+    results of every epoch lie beside them, so that a driver that died before it heard of an epoch hears of it later.
+
+    Args:
+        run_dir: the run's folder.
+        trial_id: the trial.
+        stage: of a `teacher` or a `confirm` trial the model is kept, of the latter also its figures on select.
+        document: resolved.
+        device: `cpu`, `cuda`, …
+        checkpoint_seconds: see :data:`CHECKPOINT_SECONDS`.
+        open_run: makes the training run.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        trial_id: str,
+        stage: str,
+        document: dict[str, Any],
+        *,
+        device: str = "auto",
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        open_run: Callable[[Mapping[str, Any], Path, Mapping[str, Path], str], Run] = training,
+    ) -> None:
+        self.run_dir = run_dir
+        self.trial_id = trial_id
+        self.stage = stage
+        self.document = document
+        self.device = device
+        self._every = checkpoint_seconds
+        self._open_run = open_run
+        self._run: Run | None = None
+        self._over = False
+        self._saved_epoch = 0
+        self._saved_at = time.monotonic()
+        self._dir = trial_dir(run_dir, trial_id)
+
+    def step(self) -> list[Event]:
+        """Opens the run (first call) or trains one epoch.
+
+        Returns:
+            Events for the journal: `started` and the epochs already done; then `epoch`, `checkpointed` and last
+            `finished` (with the figures on select) or `failed` (with the reason; the traceback is in the log).
+        """
+        try:
+            return list(self._start() if self._run is None else self._epoch(self._run))
+        except Exception as error:
+            self._over = True
+            log = log_file(self.run_dir, self.trial_id)
+            log.parent.mkdir(exist_ok=True)
+            with log.open("a") as file:
+                traceback.print_exc(file=file)
+            reason = str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}"
+            return [{"event": "failed", "reason": reason}]
+
+    def close(self) -> None:
+        """Keeps what has been done since the last checkpoint, where the trial still runs."""
+        run = self._run
+        if run is not None and not self._over and run.epoch > self._saved_epoch and self._dir.is_dir():
+            self._save(run)
+
+    def _start(self) -> Iterator[Event]:
+        run = self._open_run(self.document, self.run_dir / "data.json", self._teachers(), self.device)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        for newest in sorted(self._checkpoints(), reverse=True)[:1]:
+            run.restore(self._dir / _CHECKPOINTS / str(newest))
+        self._saved_epoch = run.epoch
+        self._run = run
+        done = [e for e in self._past() if e["epoch"] <= run.epoch]
+        (self._dir / _EPOCHS).write_text("".join(json.dumps(e) + "\n" for e in done))
+        yield {"event": "started", "epoch": run.epoch}
+        yield from done
+
+    def _epoch(self, run: Run) -> Iterator[Event]:
+        result = next(run)
+        event = {
+            "event": "epoch",
+            "epoch": result.epoch,
+            "epochs": result.epochs,
+            "score": float(result.score),
+            "metrics": {k: float(v) for k, v in result.metrics.items()},
+            "cost_joint_epochs": float(result.cost_joint_epochs),
+            "seconds": float(result.seconds),
+        }
+        with (self._dir / _EPOCHS).open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        yield event
+        if result.final:
+            self._over = True
+            yield {"event": "finished", "select": self._keep(run)}
+        elif time.monotonic() - self._saved_at >= self._every:
+            self._save(run)
+            yield {"event": "checkpointed", "epoch": run.epoch}
+
+    def _teachers(self) -> dict[str, Path]:
+        folders = {u: weights_dir(self.run_dir, t) for u, t in self.document["teachers"].items()}
+        for u, folder in folders.items():
+            if not folder.is_dir():
+                raise MMSearchError(f"the teacher of {u} (trial {folder.parent.name}) has left no model; it failed")
+        return folders
+
+    def _checkpoints(self) -> list[int]:
+        folder = self._dir / _CHECKPOINTS
+        return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+
+    def _save(self, run: Run) -> None:
+        older = self._checkpoints()
+        run.save(self._dir / _CHECKPOINTS / str(run.epoch))
+        for epoch in older:
+            if epoch != run.epoch:
+                shutil.rmtree(self._dir / _CHECKPOINTS / str(epoch), ignore_errors=True)
+        self._saved_epoch, self._saved_at = run.epoch, time.monotonic()
+
+    def _past(self) -> Iterator[Event]:
+        path = self._dir / _EPOCHS
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+    def _keep(self, run: Run) -> dict[str, Any] | None:
+        if self.stage in ("teacher", "confirm"):
+            run.save_weights(self._dir / "weights")
+        if self.stage != "confirm":
+            return None
+        select = run.evaluate("select")
+        figures = figures_of(select)
+        rows = range(len(select.label))
+        clip_wise = {
+            "index": [int(i) for i in select.index],
+            "label": [int(y) for y in select.label],
+            "predicted": [int(p) for p in select.probabilities.argmax(1)],
+            "p_true": [round(float(select.probabilities[i, select.label[i]]), 6) for i in rows],
+        }
+        fresh = self._dir / (_SELECT + ".tmp")
+        fresh.write_text(json.dumps({**figures, **clip_wise}))
+        fresh.replace(self._dir / _SELECT)
+        return figures
+
+
+def figures_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Accuracy, macro F1 and accuracy by modality, as JSON."""
+    return {
+        "accuracy": float(evaluation.accuracy),
+        "macro_f1": float(evaluation.macro_f1),
+        "unimodal": {u: float(a) for u, a in evaluation.unimodal.items()},
+    }

@@ -1,0 +1,240 @@
+"""Sources of trials: what the runner runs, one document at a time."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from mmsearch.search.journal import seconds_spent
+from mmsearch.search.space import is_ensemble
+from mmsearch.search.study import Ask, Study
+from mmsearch.search.trials import Records, TrialRecord
+from mmsearch.training import trial_id
+
+CONFIRMATION_SEED = 1000
+"""Confirmation i runs with the sweep's seed plus this plus i, on fold 1 + i."""
+
+
+class Signal(enum.Enum):
+    """What a source answers where it has no document.
+
+    Attributes:
+        WAIT: ask again when a trial has ended; answered only while one runs.
+        FINISHED: nothing more will come.
+    """
+
+    WAIT = "wait"
+    FINISHED = "finished"
+
+
+WAIT, FINISHED = Signal.WAIT, Signal.FINISHED
+
+
+class Source(Protocol):
+    """Answers what to run next and is told how each of its trials ended."""
+
+    def next(self) -> Ask | Signal:
+        """The next document, :data:`WAIT` or :data:`FINISHED`."""
+        ...
+
+    def told(self, record: TrialRecord) -> None:
+        """A trial has ended."""
+        ...
+
+
+class _Source:
+    """What the sources share: they read the study's records and so need not be told."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    @property
+    def records(self) -> Records:
+        """Every trial asked so far."""
+        return self.study.records
+
+    def told(self, record: TrialRecord) -> None:
+        """Nothing to remember: the records say it."""
+
+    def ready(self, document: Mapping[str, Any]) -> bool:
+        """Whether every teacher of a document has been trained (or has failed)."""
+        teachers = [self.records.get(t) for t in document["teachers"].values()]
+        return all(t is not None and t.finished for t in teachers)
+
+
+class TeacherSource(_Source):
+    """The `unimodal` trials at the sweep's recipe: baselines, and the teachers of the methods that need them."""
+
+    def next(self) -> Ask | Signal:
+        """One a modality."""
+        space = self.study.space
+        teachers = {trial_id(space.teacher(u)) for u in space.modalities}
+        for ask in self.study.paper("unimodal"):
+            if ask.trial_id in teachers and ask.trial_id not in self.records:
+                return Ask.of(ask.document, stage="teacher", why="teacher", params=ask.params)
+        return FINISHED
+
+
+class SearchSource(_Source):
+    """The search: every method's paper settings first, then as many trials for every method.
+
+    Args:
+        study: the study.
+        trials: how many documents to ask in all, teachers included.
+        time_budget: seconds of all sessions after which nothing more is asked.
+        clock: seconds spent so far; by default those of the journal's sessions.
+    """
+
+    def __init__(
+        self, study: Study, *, trials: int, time_budget: float | None = None, clock: Callable[[], float] | None = None
+    ) -> None:
+        super().__init__(study)
+        self.trials = trials
+        self.time_budget = time_budget
+        self._clock = clock or self._seconds_spent
+        self._paper = {method: study.paper(method) for method in study.space.methods}
+        self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
+        self._teachers = {u: trial_id(study.space.teacher(u)) for u in study.space.modalities}
+        self._exhausted: set[str] = set()
+
+    def next(self) -> Ask | Signal:
+        """The next document of the method with the fewest, among those whose teachers are there."""
+        searched = [r for r in self.records.values() if r.searched]
+        if len(searched) >= self.trials or (self.time_budget is not None and self._clock() >= self.time_budget):
+            return FINISHED
+        count = {m: sum(1 for r in searched if r.method == m) for m in self._paper}
+        waiting = False
+        for method, ask in self._candidates(count, self.trials - len(searched)):
+            if self._needs_teachers[method] and not self.ready({"teachers": self._teachers}):
+                waiting = True
+                continue
+            ask = ask or self.study.suggest(method)
+            if ask is not None:
+                return ask
+            self._exhausted.add(method)
+        return WAIT if waiting else FINISHED
+
+    def _candidates(self, count: dict[str, int], budget: int) -> list[tuple[str, Ask | None]]:
+        """Methods in the order of their claim, with a paper setting where one is left.
+
+        Where teachers are awaited, as much of the budget is kept as paper settings are left.
+        """
+        left = {
+            m: [(i, a) for i, a in enumerate(asks) if a.trial_id not in self.records] for m, asks in self._paper.items()
+        }
+        paper = sorted(((*asks[0], m) for m, asks in left.items() if asks), key=lambda entry: entry[0])
+        candidates: list[tuple[str, Ask | None]] = [(m, a) for _, a, m in paper]
+        if budget > sum(map(len, left.values())):
+            sampled = sorted((m for m in count if not left[m] and m not in self._exhausted), key=lambda m: count[m])
+            candidates += [(m, None) for m in sampled if not (self._needs_teachers[m] and self._teacher_failed())]
+        return candidates
+
+    def _teacher_failed(self) -> bool:
+        return any(t in self.records and self.records[t].state == "failed" for t in self._teachers.values())
+
+    def _seconds_spent(self) -> float:
+        events = self.study.journal.events
+        return seconds_spent(events) + time.time() - events[-1]["time"]
+
+
+class ConfirmSource(_Source):
+    """The finalists again on fresh seeds and splits, with that seed's own teachers.
+
+    Nothing is asked before every trial of the search has ended.
+
+    Args:
+        study: the study.
+        finalists: gives their documents, called once when the search has ended.
+        seeds: how many.
+    """
+
+    def __init__(self, study: Study, finalists: Callable[[Records], Sequence[dict[str, Any]]], *, seeds: int) -> None:
+        super().__init__(study)
+        self._finalists = finalists
+        self.seeds = seeds
+        self._asks: list[Ask] | None = None
+
+    def next(self) -> Ask | Signal:
+        """Seed by seed: its teachers, then the finalists."""
+        if self._asks is None:
+            if any(not r.finished for r in self.records.values()):
+                return WAIT
+            self._asks = self._plan()
+        left = [a for a in self._asks if a.trial_id not in self.records]
+        for ask in left:
+            if self.ready(ask.document):
+                return ask
+        return WAIT if left else FINISHED
+
+    def _plan(self) -> list[Ask]:
+        space = self.study.space
+        finalists = self._finalists(self.records)
+        asks: dict[str, Ask] = {}
+        for i in range(self.seeds):
+            seed, fold = space.seed + CONFIRMATION_SEED + i, 1 + i
+            moved = [space.moved(document, seed=seed, fold=fold) for document in finalists]
+            confirm = [Ask.of(d, stage="confirm", why="confirmation") for d in moved]
+            needed = sorted({u for d in moved for u in d["teachers"]})
+            teachers = [Ask.of(space.teacher(u, seed=seed, fold=fold), stage="teacher", why="teacher") for u in needed]
+            twice = {a.trial_id: a for a in confirm}
+            for ask in [*(twice.get(t.trial_id, t) for t in teachers), *confirm]:
+                asks.setdefault(ask.trial_id, ask)
+        return list(asks.values())
+
+
+class Chain:
+    """Sources one after the other; the next begins when the one before has nothing more to ask.
+
+    Args:
+        sources: by the name of their phase, in order.
+        announce: called with a phase's name when it begins.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], announce: Callable[[str], None] = lambda _: None) -> None:
+        self._left = list(sources.items())
+        self._announce = announce
+        self._begun: str | None = None
+
+    def next(self) -> Ask | Signal:
+        """The current source's answer."""
+        while self._left:
+            name, source = self._left[0]
+            if self._begun != name:
+                self._begun = name
+                self._announce(name)
+            answer = source.next()
+            if answer is not FINISHED:
+                return answer
+            self._left.pop(0)
+        return FINISHED
+
+    def told(self, record: TrialRecord) -> None:
+        """Passed on to the current source."""
+        if self._left:
+            self._left[0][1].told(record)
+
+
+def finalists(records: Records, k: int = 2) -> list[dict[str, Any]]:
+    """The documents to be confirmed.
+
+    Always the best of `joint`, of `unimodal` and of the ensemble of unimodal models; beside them the best document
+    of each of the `k` leading other methods. Only trials that ran to their end count; a tie goes to the one asked
+    first.
+
+    Args:
+        records: of a finished search.
+        k: how many beyond the baselines.
+    """
+    best: dict[str, TrialRecord] = {}
+    for record in records.values():
+        if record.state != "complete" or not record.searched or record.score is None:
+            continue
+        group = f"{record.method}/ensemble" if is_ensemble(record.document) else record.method
+        leader = best.get(group)
+        if leader is None or leader.score is None or record.score > leader.score:
+            best[group] = record
+    baselines = [best.pop(g) for g in ("joint", "unimodal", "unimodal_teacher/ensemble") if g in best]
+    leading = sorted(best.values(), key=lambda r: -(r.score or 0.0))[:k]
+    return [r.document for r in [*baselines, *leading]]

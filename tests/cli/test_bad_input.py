@@ -1,0 +1,156 @@
+"""Bad input to a sweep: one clear message, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import rows
+
+from mmsearch.cli import main
+
+Write = Callable[..., Path]
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture, *parts: str) -> str:
+    """Runs a command that must be refused; returns the message."""
+    try:
+        code = main(argv)
+    except SystemExit as e:
+        code = e.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message, message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (["swep"], ["unknown command 'swep'", "did you mean 'sweep'"]),
+        (["sweep", "--datset", "x.yaml"], ["unknown argument '--datset'", "did you mean '--dataset'"]),
+        (["sweep"], ["--dataset: a dataset YAML is needed"]),
+        (["sweep", "--dataset", "demo", "--trials", "0"], ["--trials", "less than 1"]),
+        (["sweep", "--dataset", "demo", "--seeds", "two"], ["--seeds", "'two' is not a whole number"]),
+        (
+            ["sweep", "--dataset", "demo", "--time-budget", "90 minutes"],
+            ["--time-budget", "not a duration such as 90m"],
+        ),
+        (["sweep", "--dataset", "no/such.yaml"], ["no/such.yaml"]),
+        (["resume", "no/such/run"], ["no/such/run", "no sweep there"]),
+        (["sweep", "--resume"], ["--resume: say which run with --out"]),
+    ],
+)
+def test_mistakes_on_the_command_line(argv: list[str], parts: list[str], capsys: pytest.CaptureFixture) -> None:
+    refused(argv, capsys, *parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--methods", "omg"], ["--methods: unknown method 'omg'", "did you mean 'ogm'"]),
+        (["--fusions", "konkat"], ["--fusions: unknown fusion 'konkat'", "did you mean 'concat'"]),
+        (["--space", "nowhere.yaml"], ["--space: no file", "nowhere.yaml"]),
+    ],
+)
+def test_unknown_names(
+    arguments: list[str], parts: list[str], dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(tmp_path / "run"), *arguments], capsys, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "parts"),
+    [
+        ({"yaml": "name: tiny\nmanifst: m.csv\n"}, ["tiny.yaml:2", "'manifst'", "did you mean 'manifest'"]),
+        ({"yaml": "name: tiny\nmanifest: [m.csv\n"}, ["tiny.yaml:3", "expected"]),
+        ({"yaml": "name: tiny\n"}, ["tiny.yaml", "manifest"]),
+        ({"yaml": "name: tiny\nmanifest: n.csv\n"}, ["n.csv"]),
+        (
+            {"yaml": "name: tiny\nmanifest: m.csv\nmodalities:\n  sound: {kind: sund}\n"},
+            ["tiny.yaml:4", "'sund'", "did you mean 'sound'"],
+        ),
+        (
+            {"yaml": "name: tiny\nmanifest: m.csv\nmodalities:\n  sound: {kind: sound, rte: 8000}\n"},
+            ["tiny.yaml:4", "'rte'", "did you mean 'rate'"],
+        ),
+        ({"header": "clip_id,path,lable,split"}, ["m.csv", "label", "did you mean 'lable'"]),
+        ({"header": "clip,path,label,split"}, ["m.csv", "clip_id"]),
+        ({"rows": rows({3: "c3,gone.mp4,b,train"})}, ["m.csv: row 5", "gone.mp4"]),
+        ({"rows": rows({3: "c2,c3.mp4,b,train"})}, ["m.csv: row 5", "c2", "row 4"]),
+        ({"rows": rows({3: "c3,c3.mp4,z,train"})}, ["m.csv: row 5", "'z'", "this clip only"]),
+        ({"rows": rows({3: "c3,c3.mp4,,train"})}, ["m.csv: row 5", "label"]),
+        ({"rows": rows({3: "c3,c3.mp4,b,tran"})}, ["m.csv: row 5", "'tran'", "did you mean 'train'"]),
+        ({"rows": [f"c{i},c{i}.mp4,{'ab'[i % 2]},test" for i in range(12)]}, ["m.csv", "train"]),
+    ],
+)
+def test_datasets(
+    written: dict, parts: list[str], dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    message = refused(["sweep", "--dataset", str(dataset(**written)), "--out", str(tmp_path / "run")], capsys)
+    assert [p for p in parts if p not in message] == [], message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_another_sweep_is_left_as_it_is(
+    dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "sweep.json").write_text("{}")
+    refused(
+        ["sweep", "--dataset", str(dataset()), "--out", str(run)], capsys, "already holds a sweep", "mmsearch resume"
+    )
+    assert [p.name for p in run.iterdir()] == ["sweep.json"]
+
+
+def test_a_folder_with_something_else_in_it_is_left_as_it_is(
+    dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.tex").write_text("years of work")
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(run)], capsys, "not an empty folder")
+    assert [p.name for p in run.iterdir()] == ["thesis.tex"]
+
+
+def test_a_full_disk_is_found_before_the_start(
+    dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(tmp_path / "run")], capsys, "full")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(
+    dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.access(closed, os.W_OK):  # root writes everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(closed / "run")], capsys, "cannot write to")
+    assert list(closed.iterdir()) == []
+
+
+def test_more_gpus_than_there_are_is_found_within_seconds(dataset: Write, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "mmsearch.sweep", "--dataset", str(dataset()), "--out", str(run)]
+    began = time.monotonic()
+    result = subprocess.run([*command, "--gpus-per-trial", "64"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "--gpus-per-trial: a trial asks for 64 GPUs" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert time.monotonic() - began < 60
+    assert not run.exists()

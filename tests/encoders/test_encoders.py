@@ -1,0 +1,51 @@
+"""Encoders: shapes, tokens, stage maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmsearch.batch import Modality
+from mmsearch.encoders import ENCODERS
+from mmsearch.errors import MMSearchError
+
+SOUND = Modality("sound", "sound", (16000,), 16000)
+FRAMES = Modality("frames", "frames", (8, 64, 64, 3), 8)
+
+
+@pytest.mark.parametrize("backbone", ["small", "test_resnet", "test_vit"])
+def test_frames_give_pooled_features_tokens_and_maps(backbone: str) -> None:
+    size = 160 if backbone == "test_vit" else 48
+    net = ENCODERS.create({"name": "frames", "backbone": backbone, "size": size}).build(FRAMES).eval()
+    x = torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8)
+    out = net(x, detail=True)
+    assert out.pooled.shape == (2, net.width)
+    assert out.tokens.shape[0] == 2
+    assert out.tokens.shape[2] == net.width
+    assert out.maps and all(m.shape[0] == 6 for m in out.maps)
+    torch.testing.assert_close(net(x).pooled, out.pooled)
+
+
+def test_the_feature_of_a_clip_is_the_mean_over_its_frames() -> None:
+    net = ENCODERS.create({"name": "frames"}).build(FRAMES).eval()
+    x = torch.randint(0, 256, (1, 4, 3, 64, 64), dtype=torch.uint8)
+    each = torch.cat([net(x[:, [i]]).pooled for i in range(4)])
+    torch.testing.assert_close(net(x).pooled[0], each.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["small", "resnet18"])
+def test_sound_of_any_length_gives_features_of_the_encoders_width(backbone: str) -> None:
+    net = ENCODERS.create({"name": "spectrogram", "backbone": backbone}).build(SOUND).eval()
+    for seconds in (1, 3):
+        assert net(torch.randn(2, 16000 * seconds)).pooled.shape == (2, net.width)
+
+
+def test_an_unknown_timm_network_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(MMSearchError, match="did you mean 'resnet18'"):
+        ENCODERS.create({"name": "frames", "backbone": "resnet81"}).build(FRAMES)
+
+
+def test_an_image_is_one_frame() -> None:
+    net = ENCODERS.create({"name": "image"}).build(Modality("image", "image", (32, 32, 3))).eval()
+    x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(net(x).pooled, net(x[:, None]).pooled)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mmsearch.batch import Modality
+from mmsearch.errors import MMSearchError
+from mmsearch.methods import METHODS
+from mmsearch.search.space import Space, is_ensemble
+from mmsearch.training import trial_id
+
+MODALITIES = {
+    "voice": Modality("voice", "sound", (16000,), 16000.0),
+    "frames": Modality("frames", "frames", (4, 32, 32, 3), 2.0),
+}
+SHIPPED = Path(__file__).parents[2] / "search_spaces"
+
+
+def load(tmp_path: Path, text: str) -> Space:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return Space.load(path, MODALITIES, data="d1", seed=5)
+
+
+@pytest.mark.parametrize("name", ["default", "demo"])
+def test_shipped_spaces_suggest_every_method(name: str) -> None:
+    space = Space.load(SHIPPED / f"{name}.yaml", MODALITIES, data="d1")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for method in space.methods:
+        for _ in range(5):
+            document, params = space.suggest(study.ask(), method)
+            again, _ = space.suggest(optuna.trial.FixedTrial(params), method)
+            assert again == document
+            assert document["method"]["name"] == method
+
+
+def test_default_space_has_everything_that_is_registered() -> None:
+    space = Space.load(SHIPPED / "default.yaml", MODALITIES, data="d1")
+    assert sorted(space.methods) == METHODS.names()
+
+
+def test_conditional_knobs_and_names(tmp_path: Path) -> None:
+    space = load(tmp_path, "methods: {unimodal_teacher: }\nfusions: {concat: }\noptimizers: {sgd: , adamw: }\n")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        document, params = space.suggest(study.ask(), "unimodal_teacher")
+        seen |= set(params)
+        assert ("unimodal_teacher.level" in params) == (document["method"]["teacher"] == "ume")
+        assert ("fusion" in params) == (document["method"]["teacher"] == "umt")
+        assert ("adamw.lr" in params) == (params.get("optimizer") == "adamw")
+        assert set(document["teachers"]) == set(MODALITIES)
+    assert {"fusion", "optimizer", "sgd.lr", "adamw.lr", "unimodal_teacher.teacher"} <= seen
+
+
+def test_paper_points(tmp_path: Path) -> None:
+    space = load(tmp_path, "methods: {ogm: , unimodal_teacher: }\nfusions: {sum: , concat: }\noptimizers: {sgd: }\n")
+    ogm = space.paper_points("ogm")
+    assert [p["fusion"] for p in ogm] == ["sum", "concat"]
+    assert all(p["ogm.alpha"] == 0.3 for p in ogm)
+    assert [p["unimodal.modality"] for p in space.paper_points("unimodal")] == ["voice", "frames"]
+    teachers = [(p["unimodal_teacher.teacher"], p.get("fusion")) for p in space.paper_points("unimodal_teacher")]
+    assert teachers == [("umt", "sum"), ("umt", "concat"), ("ume", None)]
+
+
+def test_teachers_are_the_paper_trials_of_unimodal(tmp_path: Path) -> None:
+    space = load(tmp_path, "optimizers: {sgd: {lr: {low: 0.1, high: 0.4}}}\n")
+    points = [space.suggest(optuna.trial.FixedTrial(p), "unimodal")[0] for p in space.paper_points("unimodal")]
+    assert points == [space.teacher("voice"), space.teacher("frames")]
+    assert points[0]["optimizer"]["lr"] == 0.1
+    point = space.paper_points("unimodal_teacher")[0]
+    document, _ = space.suggest(optuna.trial.FixedTrial(point), "unimodal_teacher")
+    assert document["teachers"]["voice"] == trial_id(points[0])
+    moved = space.moved(document, seed=9, fold=2)
+    assert moved["seed"] == 9 and moved["teachers"]["voice"] == trial_id(space.teacher("voice", seed=9, fold=2))
+
+
+def test_baselines_are_always_there(tmp_path: Path) -> None:
+    space = load(tmp_path, "methods: {ogm: }\n")
+    assert list(space.methods) == ["ogm", "joint", "unimodal", "unimodal_teacher"]
+    for point in space.paper_points("unimodal_teacher"):
+        assert is_ensemble(space.suggest(optuna.trial.FixedTrial(point), "unimodal_teacher")[0])
+
+
+def test_overrides(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        "methods:\n  ogm:\n    alpha: {low: 0.5, high: 0.9, log: false}\n    ge: false\n    tensors: [conv]\n"
+        "    end: 0.5\nbatch_size: 8\nepochs: 4\nencoders:\n  voice: {name: spectrogram, n_mels: 24}\n",
+    )
+    point = space.paper_points("ogm")[0]
+    assert point["ogm.alpha"] == 0.5 and "ogm.ge" not in point and point["ogm.tensors"] == "conv"
+    document, _ = space.suggest(optuna.trial.FixedTrial(point), "ogm")
+    assert document["method"]["ge"] is False and document["batch_size"] == 8 and document["epochs"] == 4
+    assert document["encoders"]["voice"]["n_mels"] == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("methods:\n  joint:\n  ogmm:\n", 3, "did you mean 'ogm'"),
+        ("methods:\n  ogm:\n    alfa: 1\n", 3, "did you mean 'alpha'"),
+        ("methods:\n  ogm:\n    alpha: 99\n", 3, "allowed: 0.05 to 3"),
+        ("methods:\n  ogm:\n    alpha: {low: 0.9, high: 0.1}\n", 3, "low must be below high"),
+        ("methods:\n  ogm:\n    alpha: {lo: 0.9}\n", 3, "did you mean 'low'"),
+        ("methods:\n  ogm:\n    tensors: {low: 1, high: 2}\n", 3, "has no range"),
+        ("methods:\n  ogm:\n    tensors: [matrixes]\n", 3, "did you mean 'matrices'"),
+        ("methods: [joint]\n", 1, "one `name:` a line"),
+        ("epochs: 3\nfusion:\n  concat:\n", 2, "did you mean 'fusions'"),
+        ("epochs: none\n", 1, "epochs must be a whole number"),
+        ("encoders:\n  vioce: spectrogram\n", 2, "did you mean 'voice'"),
+        ("encoders:\n  frames: spectrogram\n", 2, "reads sound"),
+        ("epochs: 3\n  bad: [\n", 2, ""),
+    ],
+)
+def test_errors_name_file_line_and_nearest(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(MMSearchError) as error:
+        load(tmp_path, text)
+    assert f"space.yaml:{line}" in str(error.value)
+    assert message in str(error.value)
