@@ -30,7 +30,13 @@ from mmsearch.search.study import Study
 DEMO = "demo"
 """As `--dataset demo`: the embedded clips, made and cached on first use."""
 
-SPACES = Path(__file__).parents[1] / "search_spaces"
+SPACES = next(
+    p
+    for p in (Path(__file__).parents[1] / "search_spaces", Path(sys.prefix) / "share/mmsearch/search_spaces")
+    if p.is_dir()
+)
+"""The shipped search spaces: in the checkout, or where an installed package puts them."""
+
 SEARCH_SHARE = 0.6
 """Of a time budget, the share after which the search asks for nothing more; the rest is the confirmation's."""
 
@@ -73,7 +79,8 @@ class Arguments:
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Arguments:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return cls(**values)
 
     def grown(self, given: dict[str, Any]) -> Arguments:
         """These arguments for a resumed run: `trials` and `time_budget` may grow, nothing else may differ.

@@ -13,7 +13,10 @@ from typing import NoReturn
 from mmsearch import __version__
 from mmsearch.errors import MMSearchError, nearest
 
-COMMANDS = "sweep resume status show recommend report methods fusions demo prepare validate".split()
+COMMANDS = (
+    "sweep", "resume", "status", "show", "recommend", "report", "methods", "fusions", "demo", "prepare", "validate",
+)  # fmt: skip
+"""In the order of the help."""
 
 
 class Parser(argparse.ArgumentParser):

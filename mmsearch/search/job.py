@@ -202,11 +202,14 @@ class Job:
         return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
     def _save(self, run: Run) -> None:
-        older = self._checkpoints()
-        run.save(self._dir / _CHECKPOINTS / str(run.epoch))
-        for epoch in older:
-            if epoch != run.epoch:
-                shutil.rmtree(self._dir / _CHECKPOINTS / str(epoch), ignore_errors=True)
+        older = [self._dir / _CHECKPOINTS / str(epoch) for epoch in self._checkpoints()]
+        fresh, final = self._dir / _CHECKPOINTS / "fresh", self._dir / _CHECKPOINTS / str(run.epoch)
+        run.save(fresh)
+        shutil.rmtree(final, ignore_errors=True)
+        fresh.rename(final)
+        for path in older:
+            if path != final:
+                shutil.rmtree(path, ignore_errors=True)
         self._saved_epoch, self._saved_at = run.epoch, time.monotonic()
 
     def _past(self) -> Iterator[Event]:

@@ -81,7 +81,7 @@ class StandIn:
         return once
 
     def save(self, path: Path) -> None:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         (path / "state.json").write_text(json.dumps(self.epoch))
 
     def restore(self, path: Path) -> None:

@@ -53,9 +53,8 @@ def kinds(events: list[dict]) -> Counter:
 
 def amid_a_trial(events: list[dict]) -> bool:
     """After the second or third of six epochs, not in the first trial."""
-    last = events[-1]
-    told = kinds(events)["told"]
-    return told >= 1 and last["event"] in ("epoch", "checkpointed") and last["epoch"] in (2, 3)
+    last = events[-1] if events else {"event": None}
+    return kinds(events)["told"] >= 1 and last["event"] in ("epoch", "checkpointed") and last["epoch"] in (2, 3)
 
 
 class Poison:
