@@ -24,7 +24,7 @@ from mmsearch.search.cluster import Resources, connect, disconnect, quiet
 from mmsearch.search.journal import Event, Journal
 from mmsearch.search.runner import read_test, run
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource, finalists
-from mmsearch.search.space import BASELINES, Space
+from mmsearch.search.space import BASELINES, ENSEMBLE, Space
 from mmsearch.search.study import Study
 
 DEMO = "demo"
@@ -195,6 +195,8 @@ def restricted(space: Space, arguments: Arguments) -> Space:
     methods = {
         m: c for m, c in space.methods.items() if arguments.methods is None or m in (*arguments.methods, *BASELINES)
     }
+    if arguments.methods is not None and "unimodal_teacher" not in arguments.methods:
+        methods["unimodal_teacher"] = methods["unimodal_teacher"].narrowed(ENSEMBLE)
     fusions = {f: c for f, c in space.fusions.items() if arguments.fusions is None or f in arguments.fusions}
     settings = {**space.settings, **({"epochs": arguments.max_epochs} if arguments.max_epochs else {})}
     least = len(methods) - 1 + len(space.modalities)

@@ -55,7 +55,8 @@ class DemoConfig:
     n_clips: int = knob(1650, "clips in all; 8 in 33 are the test part", low=4, high=1_000_000)
     n_classes: int = knob(10, "classes (with pair: 4 or 9)", low=2, high=10)
     seed: int = knob(0, "another seed, another set", low=0, high=2**32 - 1)
-    snr_db: float = knob(-9.0, "speech over noise, dB, over the whole second", low=-60.0, high=60.0)
+    snr_db: float = knob(-7.0, "speech over noise, dB, over the whole second", low=-60.0, high=60.0)
+    snr_spread: float = knob(8.0, "snr_db varies from clip to clip by up to so many dB", low=0.0, high=30.0)
     time_var: float = knob(1.0, "variation of tempo and of segment lengths", low=0.0, high=3.0)
     clutter: int = knob(6, "fragments of other digits on the ground", low=0, high=50)
     contrast: float = knob(0.9, "opacity of the digit", low=0.0, high=1.0)
@@ -196,7 +197,8 @@ def render(config: DemoConfig, split: str, i: int) -> Clip:
         frames = _demo_picture.picture(images[source], pool, config, for_picture)
     if lost >= config.p_missing_sound:
         speech = _demo_sound.speech(word, SECONDS, config.time_var, for_sound)
-        noise = _demo_sound.noise(speech, config.snr_db, for_noise)
+        snr_db = config.snr_db + config.snr_spread * for_noise.uniform(-1, 1)
+        noise = _demo_sound.noise(speech, snr_db, for_noise)
     name = {"train": "dev", "test": "test"}[split]
     return Clip(f"{name}-{i:04d}", split, config.classes[label], source, frames, speech, noise)
 

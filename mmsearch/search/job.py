@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
 from mmsearch.search.journal import Event
-from mmsearch.training import EpochResult, Evaluation, Training, evaluate
+from mmsearch.training import EpochResult, Evaluation, train
 
 CHECKPOINT_SECONDS = 10.0
 """A checkpoint is written after the first epoch that ends so long after the last one."""
@@ -44,14 +44,9 @@ class Run(Protocol):
         ...
 
 
-class _Run(Training):
-    def evaluate(self, part: str) -> Evaluation:
-        return evaluate(self.predictor, self.data, part)
-
-
 def training(document: Mapping[str, Any], data: Path, teachers: Mapping[str, Path], device: str) -> Run:
     """The run of a document on the clips that `data` (a `data.json`) refers to."""
-    return _Run(document, clips(str(data)), teachers=teachers, device=device)
+    return train(document, clips(str(data)), teachers=teachers, device=device)
 
 
 @functools.lru_cache(maxsize=1)

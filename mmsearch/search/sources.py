@@ -159,7 +159,7 @@ class ConfirmSource(_Source):
     def next(self) -> Ask | Signal:
         """Seed by seed: its teachers, then the finalists."""
         if self._asks is None:
-            if any(not r.finished for r in self.records.values()):
+            if any(r.searched and not r.finished for r in self.records.values()):
                 return WAIT
             self._asks = self._plan()
         left = [a for a in self._asks if a.trial_id not in self.records]

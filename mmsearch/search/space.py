@@ -61,6 +61,10 @@ class Choice:
     fixed: dict[str, Any]
     structural: frozenset[str]
 
+    def narrowed(self, fixed: Mapping[str, Any]) -> Choice:
+        """The same with these knobs fixed."""
+        return dataclasses.replace(self, fixed={**self.fixed, **fixed})
+
     def values(self, prefix: str, pick: Pick) -> dict[str, Any]:
         """A value for every knob that exists beside the others."""
         chosen: dict[str, Any] = {}

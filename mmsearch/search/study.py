@@ -127,8 +127,8 @@ class Study:
 
     def started(self, trial_id: str, epoch: int) -> None:
         """A worker has begun the trial, having resumed from `epoch`."""
-        attempts = sum(1 for e in self.journal.events if e["event"] == "started" and e["trial_id"] == trial_id)
-        self.journal.append({"event": "started", "trial_id": trial_id, "attempt": attempts + 1, "epoch": epoch})
+        attempt = self.records[trial_id].attempts + 1
+        self.journal.append({"event": "started", "trial_id": trial_id, "attempt": attempt, "epoch": epoch})
 
     def lost(self, trial_id: str, reason: str) -> None:
         """The trial's worker is gone; it goes on elsewhere."""

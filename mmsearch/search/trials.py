@@ -31,6 +31,7 @@ class TrialRecord:
         metrics: of the last epoch.
         cost_joint_epochs, seconds: so far.
         reason: why it failed or was pruned.
+        attempts: how often it was begun or gone on with.
         retries: how often its worker was lost.
         select, test: figures on the select and the test part, where they were read.
     """
@@ -50,6 +51,7 @@ class TrialRecord:
     cost_joint_epochs: float = 0.0
     seconds: float = 0.0
     reason: str | None = None
+    attempts: int = 0
     retries: int = 0
     select: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
@@ -97,6 +99,7 @@ def apply(records: Records, event: Event) -> None:
         return
     if kind == "started":
         record.state = "running"
+        record.attempts += 1
     elif kind == "epoch":
         _update(record, event, ("epoch", "score", "metrics", "cost_joint_epochs", "seconds"))
         if event["score"] is not None:

@@ -18,7 +18,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.training.checkpoint import load_state, save_state
 from mmsearch.training.cost import CostMeter, joint_step_flops
 from mmsearch.training.document import resolve, seed_of
-from mmsearch.training.evaluation import Predictor, autocast, evaluate, pick_device
+from mmsearch.training.evaluation import Evaluation, Predictor, autocast, evaluate, pick_device
 from mmsearch.training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Training(Iterator[EpochResult]):
         else:
             stage = self.method.stages()[-1].name
             self.epoch = self.epochs
-        result = evaluate(self.predictor, self.data, "val")
+        result = self.evaluate("val")
         metrics |= result.metrics("val")
         self._seconds += time.perf_counter() - started
         return EpochResult(
@@ -182,6 +182,10 @@ class Training(Iterator[EpochResult]):
                 self.document, self.predictor.all_modalities, len(self.predictor.classes), batch
             )
         return self.meter.total / (per_clip * len(self._rows))
+
+    def evaluate(self, part: str) -> Evaluation:
+        """Evaluates the model as it is on `train`, `val`, `select` or `test`."""
+        return evaluate(self.predictor, self.data, part)
 
     def save(self, path: Path) -> None:
         """Writes the whole state as a directory, replacing an older one in one step."""

@@ -102,11 +102,17 @@ def test_source_images_keep_to_one_part(condition: str) -> None:
         assert len(set(sources["train"])) == 1250
 
 
+def measured_snr(config: DemoConfig, i: int) -> float:
+    clip = render(config, "train", i)
+    return float(10 * np.log10(np.mean(clip.speech.astype(float) ** 2) / np.mean(clip.noise.astype(float) ** 2)))
+
+
 @pytest.mark.parametrize("snr_db", [-30.0, -4.0, 10.0])
 def test_snr(snr_db: float) -> None:
-    clip = render(dataclasses.replace(SMALL, snr_db=snr_db), "train", 7)
-    measured = 10 * np.log10(np.mean(clip.speech.astype(float) ** 2) / np.mean(clip.noise.astype(float) ** 2))
-    assert measured == pytest.approx(snr_db, abs=0.01)
+    even = dataclasses.replace(SMALL, snr_db=snr_db, snr_spread=0.0, p_missing_frames=1.0)
+    assert measured_snr(even, 7) == pytest.approx(snr_db, abs=0.01)
+    spread = [measured_snr(dataclasses.replace(even, snr_spread=6.0), i) for i in range(40)]
+    assert snr_db - 6.01 < min(spread) < snr_db - 3 and snr_db + 3 < max(spread) < snr_db + 6.01
 
 
 def test_a_dial_of_one_modality_leaves_the_other_alone() -> None:
@@ -196,7 +202,7 @@ def test_reuse_and_refusal(tmp_path: Path) -> None:
     assert seen[-1] == (4, 4)
     stamp = first.stat().st_mtime_ns
     assert write_demo(out, config) == first and first.stat().st_mtime_ns == stamp
-    with pytest.raises(MMSearchError, match=r"snr_db is -9\.0, not 0\.0"):
+    with pytest.raises(MMSearchError, match=r"snr_db is -7\.0, not 0\.0"):
         write_demo(out, dataclasses.replace(config, snr_db=0.0))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").touch()

@@ -22,7 +22,8 @@ VARIANTS = [
 
 
 def test_every_registered_method_is_under_test() -> None:
-    assert {v["name"] for v in VARIANTS} == set(METHODS.names())
+    ours = {n for n in METHODS.names() if METHODS.get(n).__module__.startswith("mmsearch.")}
+    assert {v["name"] for v in VARIANTS} == ours
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(str(x) for x in v.values()))

@@ -66,6 +66,8 @@ class StandIn:
             raise ValueError("planted")
         if self.behave.get("die") == name and self.epoch == 2 and not self._died():
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.behave.get("deadly") == name and self.epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
         score = quality(self.document) * (1 - math.exp(-3 * self.epoch / self.epochs))
         if self.behave.get("nan") == name and self.epoch == 2:
             score = math.nan
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--behave", default="{}")
+    parser.add_argument("--retries", type=int, default=3)
     parser.add_argument("--checkpoint-seconds", type=float, default=0.0)
     args = parser.parse_args()
 
@@ -145,7 +148,7 @@ def main() -> None:
         try:
             runner.run(
                 make_sources(study, args.trials, args.seeds), study, args.run, resources,
-                checkpoint_seconds=args.checkpoint_seconds, trial_class=StandInTrial,
+                retries=args.retries, checkpoint_seconds=args.checkpoint_seconds, trial_class=StandInTrial,
             )  # fmt: skip
         except runner.Interrupted as error:
             print(error, file=out)

@@ -124,10 +124,10 @@ def test_interrupted_and_killed_a_sweep_ends_as_if_nothing_had_happened(
         assert told[folder.name].stage in ("teacher", "confirm")
 
 
-def test_lost_workers_exceptions_and_diverged_trials(tmp_path: Path) -> None:
+def test_lost_workers_and_exceptions(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    behave = {"die": "ogm", "raise": "unimodal_teacher", "nan": "joint"}
-    out = finish(start(run, trials=7, seeds=0, slots=2, behave=json.dumps(behave)))
+    behave = {"die": "ogm", "raise": "unimodal_teacher", "deadly": "joint"}
+    out = finish(start(run, trials=6, seeds=0, slots=2, retries=1, behave=json.dumps(behave)))
     assert len(out.splitlines()) == 1, "Ray has said nothing: " + out
 
     told = records(read_events(run))
@@ -136,11 +136,13 @@ def test_lost_workers_exceptions_and_diverged_trials(tmp_path: Path) -> None:
     assert len(lost) == 1 and lost[0].state == "complete"
     attempts = [e for e in read_events(run) if e["event"] == "started" and e["trial_id"] == lost[0].trial_id]
     assert [(e["attempt"], e["epoch"]) for e in attempts] == [(1, 0), (2, 1)]
-    assert by_method["joint"] and all(r.state == "failed" and "not a number" in r.reason for r in by_method["joint"])
+    [deadly] = by_method["joint"]
+    assert deadly.state == "failed" and deadly.retries == 2 and "its worker was lost 2 times" in deadly.reason
+    assert "died unexpectedly" in (run / "logs" / f"{deadly.trial_id}.log").read_text()
     raised = [r for r in by_method["unimodal_teacher"] if r.document["method"]["teacher"] == "umt"]
     assert raised and all(r.state == "failed" and r.reason == "ValueError: planted" for r in raised)
     assert "Traceback" in (run / "logs" / f"{raised[0].trial_id}.log").read_text()
-    assert all(r.finished for r in told.values()) and len(told) == 7
+    assert all(r.finished for r in told.values()) and len(told) == 6
 
 
 def test_more_than_there_is_fails_at_once(tmp_path: Path) -> None:
