@@ -12,9 +12,9 @@ import torch
 from mmsearch.batch import Modality
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
-from mmsearch.search.job import Job, _Run, tidy, trial_dir
+from mmsearch.search.job import Job, tidy, trial_dir
 from mmsearch.search.trial import trainable
-from mmsearch.training import Predictor, resolve, trial_id
+from mmsearch.training import Predictor, resolve, train, trial_id
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def data() -> ClipData:
 @pytest.fixture
 def opened(data: ClipData):
     def open_run(document, path, teachers, device):
-        return _Run(document, data, teachers=teachers, device="cpu")
+        return train(document, data, teachers=teachers, device="cpu")
 
     return open_run
 
