@@ -9,11 +9,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from mmsearch import __version__
+from mmsearch.batch import Modality
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.data.demo import DemoConfig, cached_demo
 from mmsearch.errors import MMSearchError, nearest
@@ -133,8 +134,9 @@ def sweep(
     out = Path(out).absolute()
     dataset = None if resume else _dataset(arguments)
     space_file = out / "space.yaml" if resume else _space_file(arguments)
-    if not resume:
+    if dataset is not None:
         _check_names(arguments)
+        _space(space_file, {u: Modality(u, m.kind, (1,)) for u, m in dataset.modalities.items()}, "", arguments)
         _check_folder(out)
     with quiet(out / "logs" / "ray.log") if resume else _fresh(out) as stream, _ray(address, arguments) as resources:
         if dataset is not None:
@@ -146,9 +148,7 @@ def sweep(
             with shown as watcher:
                 journal.subscribe(watcher)
                 data = _data(out, arguments, dataset, journal)
-                space = restricted(
-                    Space.load(out / "space.yaml", data.modalities, data=data.digest, seed=arguments.seed), arguments
-                )
+                space = _space(out / "space.yaml", data.modalities, data.digest, arguments)
                 _search(arguments, out, journal, space, resources)
                 recommendation = conclude(
                     out, journal, data, recorded_sweep(out), lambda trial_ids: read_test(out, trial_ids, resources)
@@ -181,12 +181,9 @@ def recorded_sweep(out: Path) -> dict[str, Any]:
         raise MMSearchError(f"{path}: damaged ({e})") from e
 
 
-def restricted(space: Space, arguments: Arguments) -> Space:
-    """The space with only the methods and fusions asked for (and the baselines), and the epochs asked for.
-
-    Raises:
-        MMSearchError: the space has no such method or fusion, or the trials are too few for the methods.
-    """
+def _space(file: Path, modalities: Mapping[str, Modality], data: str, arguments: Arguments) -> Space:
+    """The space with only the methods and fusions asked for (and the baselines), and the epochs asked for."""
+    space = Space.load(file, modalities, data=data, seed=arguments.seed)
     for kind, wanted in (("methods", arguments.methods), ("fusions", arguments.fusions)):
         known = getattr(space, kind)
         for name in wanted or ():
@@ -223,8 +220,16 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
 
 
 def _dataset(arguments: Arguments) -> Dataset:
-    path = cached_demo(DemoConfig()) if arguments.dataset == DEMO else Path(arguments.dataset)
-    return Dataset.load(path)
+    if arguments.dataset != DEMO:
+        return Dataset.load(arguments.dataset)
+    announced: list[int] = []
+
+    def announce(done: int, total: int) -> None:
+        if not announced:
+            print(f"making {total} demo clips, once", flush=True)
+            announced.append(total)
+
+    return Dataset.load(cached_demo(DemoConfig(), on_progress=announce))
 
 
 def _space_file(arguments: Arguments) -> Path:

@@ -102,6 +102,31 @@ def test_datasets(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("space", "parts"),
+    [
+        ("methods:\n  omg:\n", ["space.yaml:2", "unknown method 'omg'", "did you mean 'ogm'"]),
+        ("methods:\n  ogm: {alfa: 1}\n", ["space.yaml:2", "unknown knob 'alfa'", "did you mean 'alpha'"]),
+        ("epoch: 3\n", ["space.yaml:1", "'epoch'", "did you mean 'epochs'"]),
+        ("encoders:\n  smell: frames\n", ["space.yaml:2", "'smell'", "neither a modality nor a kind"]),
+        ("methods:\n  ogm: {alpha: {low: 2, high: 1}}\n", ["space.yaml:2", "low must be below high"]),
+        ("epochs: [\n", ["space.yaml:2"]),
+    ],
+)
+def test_search_spaces(
+    space: str, parts: list[str], dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "space.yaml").write_text(space)
+    arguments = ["sweep", "--dataset", str(dataset()), "--space", str(tmp_path / "space.yaml")]
+    refused([*arguments, "--out", str(tmp_path / "run")], capsys, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_trials_for_the_methods(dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["sweep", "--dataset", str(dataset()), "--trials", "2", "--out", str(tmp_path / "run")]
+    refused(arguments, capsys, "--trials: 2 are too few")
+
+
 def test_a_folder_that_holds_another_sweep_is_left_as_it_is(
     dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
