@@ -3,8 +3,8 @@
     python scripts/bench_demo.py --condition sound_dominates --seeds 5
 
 Every training goes through the product: write_demo, prepare, ClipData, train. A probe is a logistic regression on
-the frozen, standardised features of one encoder. The search's fold 0 is used, the last epoch counts, and nothing is
-selected on test.
+the frozen, standardised features of one encoder. Trainings use the recipe of search_spaces/demo.yaml on the search's
+fold 0; the last epoch counts, and nothing is selected on test.
 """
 
 from __future__ import annotations
@@ -164,7 +164,10 @@ def open_data(condition: str, seed: int, work: Path | None) -> Path:
 
 
 def main() -> None:
+    from mmsearch.data import ClipData
     from mmsearch.data.demo import CONDITIONS
+    from mmsearch.search.space import Space
+    from mmsearch.sweep import SPACES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--condition", choices=list(CONDITIONS), default="sound_dominates")
@@ -178,8 +181,11 @@ def main() -> None:
     args = parser.parse_args()
 
     path = open_data(args.condition, args.data_seed, args.work)
+    data = ClipData.open(path)
+    space = Space.load(SPACES / "demo.yaml", data.modalities, data=data.digest)
+    document = {**space.recipe(), **args.set}
     tasks = [
-        {"data": str(path), "document": args.set, "method": method, "seed": seed}
+        {"data": str(path), "document": document, "method": method, "seed": seed}
         for seed in range(args.seeds)
         for method in METHODS
     ]

@@ -12,7 +12,7 @@ from mmsearch.encoders._base import Encoded
 from mmsearch.errors import MMSearchError, nearest
 
 SMALL = "small"
-"""A residual network small enough for two CPU cores: four stages of one block, 8, 16, 32 and 64 wide."""
+"""A residual network small enough for two CPU cores: four stages of one block, 16, 16, 32 and 64 wide."""
 
 
 class Backbone(nn.Module):
@@ -34,9 +34,10 @@ class Backbone(nn.Module):
                 (1, 1, 1, 1),
                 num_classes=0,
                 in_chans=in_chans,
-                channels=(8, 16, 32, 64),
+                channels=(16, 16, 32, 64),
                 stem_width=8,
                 stem_type="deep",
+                zero_init_last=False,
             )
         elif timm.is_model(name):
             self.net = timm.create_model(name, pretrained=False, in_chans=in_chans, num_classes=0)

@@ -20,7 +20,7 @@ class SGD(Optimizer):
     name: ClassVar[str] = "sgd"
     summary: ClassVar[str] = "stochastic gradient descent with momentum, cosine to zero"
 
-    lr: float = knob(0.05, "learning rate at the start", low=1e-4, high=0.5, log=True)
+    lr: float = knob(0.1, "learning rate at the start", low=1e-4, high=1.0, log=True)
     weight_decay: float = knob(1e-4, "weight decay", low=1e-6, high=1e-2, log=True)
     momentum: float = knob(0.9, "momentum", low=0.0, high=0.99, search=False)
 
