@@ -21,7 +21,7 @@ class Modality:
         name: as in the dataset YAML.
         kind: one of :data:`KINDS`.
         shape: of one stored clip: `[T]` samples for sound (the longest clip), `[F, H, W, 3]` for frames,
-            `[H, W, 3]` for an image, `[D]` for a vector.
+            `[1, H, W, 3]` for an image, `[D]` for a vector.
         rate: samples a second (sound), frames a second (frames), 0 where it means nothing.
     """
 
@@ -62,7 +62,7 @@ class Batch:
 
     Attributes:
         inputs: per modality; sound float32 `[B, T]` in [-1, 1], frames uint8 `[B, F, 3, H, W]`,
-            image uint8 `[B, 3, H, W]`, vector float32 `[B, D]`.
+            image uint8 `[B, 1, 3, H, W]`, vector float32 `[B, D]`.
         label: int64 `[B]`.
         index: int64 `[B]`, the clip's row in the dataset.
         present: bool `[B]` per modality; where False the input is zeros and means nothing.

@@ -33,9 +33,7 @@ class ImageEncoder(EncoderModule):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
-        """uint8 `[B, F, 3, H, W]` (or `[B, 3, H, W]`) to features `[B, D]`."""
-        if x.ndim == 4:
-            x = x[:, None]
+        """uint8 `[B, F, 3, H, W]` to features `[B, D]`."""
         n_clips, n_frames = x.shape[:2]
         images = x.flatten(0, 1).float()
         if self.size and images.shape[-1] != self.size:
