@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -190,7 +191,12 @@ def main() -> None:
         for method in METHODS
     ]
     with ProcessPoolExecutor(args.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = list(pool.map(train_one, tasks))
+        results = []
+        for r in pool.map(train_one, tasks):
+            results.append(r)
+            print(
+                f"{r['method']}, seed {r['seed']}: {r['test']:.3f}, {r['seconds']:.0f} s", file=sys.stderr, flush=True
+            )
     results += ensemble(results)
     print(line(args.condition, results), table(results), gains(results), sep="\n\n")
 
