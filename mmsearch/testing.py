@@ -81,7 +81,12 @@ class MethodConformance:
         method = dict(self.method)
         if method["name"] == "unimodal":
             method.setdefault("modality", next(iter(data.modalities)))
-        return {"method": method, "epochs": self.epochs, "batch_size": 16}
+        return {
+            "method": method,
+            "optimizer": {"name": "sgd", "lr": 0.02},
+            "epochs": self.epochs,
+            "batch_size": 16,
+        }
 
     def run(self, data: ClipData, folder: Path, **changes: Any) -> Training:
         """A fresh run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -45,8 +46,11 @@ class Backbone(nn.Module):
             raise MMSearchError(f"encoder: unknown timm network {name!r}{nearest(name, [*timm.list_models(), SMALL])}")
         self.width: int = self.net.head_hidden_size if hasattr(self.net, "head_hidden_size") else self.net.num_features
 
+        self.to(memory_format=torch.channels_last)
+
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
         """`[N, in_chans, H, W]` to pooled features `[N, D]`."""
+        x = x.contiguous(memory_format=torch.channels_last)
         last = self.net.forward_features(x)
         pooled = self.net.forward_head(last, pre_logits=True)
         if not detail:

@@ -30,7 +30,6 @@ class ImageEncoder(EncoderModule):
         self.width = self.backbone.width
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
         """uint8 `[B, F, 3, H, W]` to features `[B, D]`."""
@@ -38,7 +37,7 @@ class ImageEncoder(EncoderModule):
         images = x.flatten(0, 1).float()
         if self.size and images.shape[-1] != self.size:
             images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        images = (images - self.mean) / self.std
         out = self.backbone(images, detail)
         pooled = out.pooled.unflatten(0, (n_clips, n_frames)).mean(1)
         if not detail:

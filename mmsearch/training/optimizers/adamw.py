@@ -18,7 +18,7 @@ class AdamW(Optimizer):
     """AdamW. Scaling a gradient by a constant hardly changes its steps: gradient-scaling methods nearly vanish."""
 
     name: ClassVar[str] = "adamw"
-    summary: ClassVar[str] = "Adam with decoupled weight decay, cosine to zero"
+    summary: ClassVar[str] = "Adam with decoupled weight decay, warm-up, cosine to zero"
 
     lr: float = knob(1e-3, "learning rate at the start", low=1e-5, high=1e-1, log=True)
     weight_decay: float = knob(1e-2, "weight decay", low=1e-4, high=1.0, log=True)

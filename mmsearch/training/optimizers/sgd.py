@@ -18,7 +18,7 @@ class SGD(Optimizer):
     """SGD with momentum: the optimiser of most papers of the field, under which gradient scaling means something."""
 
     name: ClassVar[str] = "sgd"
-    summary: ClassVar[str] = "stochastic gradient descent with momentum, cosine to zero"
+    summary: ClassVar[str] = "stochastic gradient descent with momentum, warm-up, cosine to zero"
 
     lr: float = knob(0.1, "learning rate at the start", low=1e-4, high=1.0, log=True)
     weight_decay: float = knob(1e-4, "weight decay", low=1e-6, high=1e-2, log=True)
