@@ -9,7 +9,6 @@ from pathlib import Path
 from mmsearch.data.demo import CONDITIONS, DemoConfig, write_demo
 from mmsearch.knobs import knobs_of
 
-NAME = "demo"
 HELP = "write a small set of talking digits as real mp4 files, with a dataset.yaml to sweep"
 
 _FLAGS = {"n_clips": "--clips", "n_classes": "--classes"}

@@ -7,7 +7,6 @@ import argparse
 from mmsearch.cli.components import show
 from mmsearch.fusion import FUSIONS
 
-NAME = "fusions"
 HELP = "the fusions, or one of them with its source, formula and knobs"
 
 

@@ -7,7 +7,6 @@ import argparse
 from mmsearch.cli.components import show
 from mmsearch.methods import METHODS
 
-NAME = "methods"
 HELP = "the methods, or one of them with its source, formula and knobs"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmsearch.data import Dataset, default_store, prepare
 
-NAME = "prepare"
 HELP = "decode a dataset's clips into the store; what is there already is not decoded again"
 
 _SHOWN = 10

@@ -13,7 +13,6 @@ from mmsearch.errors import MMSearchError
 from mmsearch.recommend import card, terminal
 from mmsearch.search.journal import read_events
 
-NAME = "recommend"
 HELP = "the recommendation of a run: which method, fusion and knobs, how sure, at what cost"
 
 

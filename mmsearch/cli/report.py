@@ -10,7 +10,6 @@ from mmsearch.errors import MMSearchError
 from mmsearch.recommend import report
 from mmsearch.search.journal import read_events
 
-NAME = "report"
 HELP = "write the report of a run (one self-contained HTML file) from its recommendation and journal"
 
 

@@ -16,7 +16,6 @@ from mmsearch.recommend.words import UNKNOWN, count, duration, joint_epochs, kno
 from mmsearch.search.journal import read_events
 from mmsearch.search.trials import Records, TrialRecord, records
 
-NAME = "show"
 HELP = "one trial of a run: its document, learning curve, reason and log; without TRIAL a table of all"
 
 LOG_LINES = 50

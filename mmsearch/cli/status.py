@@ -14,7 +14,6 @@ from mmsearch.cli.progress import Plan, elapsed, expected, render, rows
 from mmsearch.search.journal import read_events
 from mmsearch.search.trials import records
 
-NAME = "status"
 HELP = "how far a run is: trials, costs and best scores by method"
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from mmsearch.data import Dataset
 from mmsearch.data.splits import PARTS, development_fold, drawn_from
 
-NAME = "validate"
 HELP = "check a dataset's YAML and manifest without decoding, and print a summary"
 
 _SHOWN = 12

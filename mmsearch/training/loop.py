@@ -87,6 +87,7 @@ class Training(Iterator[EpochResult]):
         self.epoch = 0
         self.meter = CostMeter()
         self._seconds = 0.0
+        self._joint_flops: float | None = None
         optimizer = OPTIMIZERS.create(self.document["optimizer"])
         self._lr_at = optimizer.lr_at
         self.optimizers = {g: optimizer.build(p) for g, p in self.model.groups().items() if p}
@@ -173,15 +174,14 @@ class Training(Iterator[EpochResult]):
     def _cost(self) -> float:
         if self.meter.total == 0:
             return 0.0
-        views = {
-            u: ENCODERS.create(self.document["encoders"][u]).view(training=True) for u in self.predictor.all_modalities
-        }
-        batch = next(iter(self.data.batches(self._rows[:4], 4, views))).to(self.device)
-        with self._private_randomness("cost"):
-            per_clip = joint_step_flops(
-                self.document, self.predictor.all_modalities, len(self.predictor.classes), batch
-            )
-        return self.meter.total / (per_clip * len(self._rows))
+        if self._joint_flops is None:
+            all_modalities = self.predictor.all_modalities
+            encoders = self.document["encoders"]
+            views = {u: ENCODERS.create(encoders[u]).view(training=True) for u in all_modalities}
+            batch = next(iter(self.data.batches(self._rows[:4], 4, views))).to(self.device)
+            with self._private_randomness("cost"):
+                self._joint_flops = joint_step_flops(self.document, all_modalities, len(self.predictor.classes), batch)
+        return self.meter.total / (self._joint_flops * len(self._rows))
 
     def evaluate(self, part: str) -> Evaluation:
         """Evaluates the model as it is on `train`, `val`, `select` or `test`."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
@@ -136,11 +134,8 @@ def test_a_file_cut_short(make_clip, tmp_path):
             decode_clip({kind: (kind, str(tmp_path / "cut.mp4"), settings)})
 
 
-def test_real_clips():
-    folder = os.environ.get("MMSEARCH_CLIPS")
-    if not folder:
-        pytest.skip("MMSEARCH_CLIPS is not set: no real clips")
-    for path in sorted((Path(folder) / "grid").glob("*.mp4"))[:3]:
+def test_real_clips(real_clips):
+    for path in sorted((real_clips / "grid").glob("*.mp4"))[:3]:
         frames = decode_frames(path, frames=8, size=112)
         sound = decode_sound(path, **SOUND)
         assert frames.shape == (8, 112, 112, 3) and 20 < frames.mean() < 235 and frames.std() > 10
