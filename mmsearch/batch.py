@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,16 +89,32 @@ class Batch:
         """Micro-batches of at most `size` clips, in order."""
         if len(self) <= size:
             return [self]
-        cuts = [slice(i, i + size) for i in range(0, len(self), size)]
-        return [
-            Batch(
-                {k: v[c] for k, v in self.inputs.items()},
-                self.label[c],
-                self.index[c],
-                {k: v[c] for k, v in self.present.items()},
-            )
-            for c in cuts
-        ]
+        return [self.cut(slice(i, i + size)) for i in range(0, len(self), size)]
+
+    def cut(self, c: slice) -> Batch:
+        """Some of the clips."""
+        return Batch(
+            {k: v[c] for k, v in self.inputs.items()},
+            self.label[c],
+            self.index[c],
+            {k: v[c] for k, v in self.present.items()},
+        )
+
+    def without_inputs(self) -> Batch:
+        """The same clips with nothing to see of them."""
+        return dataclasses.replace(self, inputs={})
+
+    @staticmethod
+    def cat(parts: list[Batch]) -> Batch:
+        """Several batches as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return Batch(
+            {k: torch.cat([p.inputs[k] for p in parts]) for k in parts[0].inputs},
+            torch.cat([p.label for p in parts]),
+            torch.cat([p.index for p in parts]),
+            {k: torch.cat([p.present[k] for p in parts]) for k in parts[0].present},
+        )
 
 
 @dataclasses.dataclass
@@ -109,19 +125,17 @@ class Output:
         logits: joint, `[B, C]`.
         features: pooled, per modality `[B, D_u]`.
         unimodal: logits per modality `[B, C]`; for a decomposable fusion they add up to `logits`.
-        tokens: per modality `[B, N, D_u]`, where asked for.
-        maps: per modality the encoder's stage maps `[B, C_s, H_s, W_s]`, where asked for.
+        tokens: per modality `[B, N, D_u]`, where the fusion reads them.
     """
 
     logits: Tensor
     features: dict[str, Tensor]
     unimodal: dict[str, Tensor]
     tokens: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    maps: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def cat(parts: list[Output]) -> Output:
-        """The outputs of micro-batches as one (joint and unimodal logits, features)."""
+        """The outputs of micro-batches as one."""
         if len(parts) == 1:
             return parts[0]
         first = parts[0]
@@ -129,12 +143,28 @@ class Output:
             torch.cat([p.logits for p in parts]),
             {k: torch.cat([p.features[k] for p in parts]) for k in first.features},
             {k: torch.cat([p.unimodal[k] for p in parts]) for k in first.unimodal},
+            {k: torch.cat([p.tokens[k] for p in parts]) for k in first.tokens},
         )
 
     def detach(self) -> Output:
         """Cut from the graph."""
-        return Output(
-            self.logits.detach(),
-            {k: v.detach() for k, v in self.features.items()},
-            {k: v.detach() for k, v in self.unimodal.items()},
+        return self.each(lambda x: x.detach())
+
+    def float(self) -> Output:
+        """Logits and unimodal logits in float32, or what is finer."""
+        return dataclasses.replace(
+            self, logits=_fine(self.logits), unimodal={k: _fine(v) for k, v in self.unimodal.items()}
         )
+
+    def each(self, f: Callable[[Tensor], Tensor]) -> Output:
+        """`f` of every tensor."""
+        return Output(
+            f(self.logits),
+            {k: f(v) for k, v in self.features.items()},
+            {k: f(v) for k, v in self.unimodal.items()},
+            {k: f(v) for k, v in self.tokens.items()},
+        )
+
+
+def _fine(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

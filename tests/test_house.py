@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mmsearch"
 GROUND = {"errors", "knobs", "registry", "batch"}
 BELOW = {
-    "methods": set(),
+    "methods": {"fusion"},
     "fusion": set(),
     "encoders": set(),
     "diagnostics": set(),

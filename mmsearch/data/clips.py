@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mmsearch.batch import Batch, Modality, View
-from mmsearch.data.splits import PARTS, development_fold, drawn_from, test_part
+from mmsearch.data.splits import PARTS, development_fold, drawn_from, held_part, test_part
 from mmsearch.data.store import Store
 from mmsearch.errors import MMSearchError, nearest
 
@@ -205,12 +205,17 @@ class ClipData:
         """The rows of one part, int64, in ascending order.
 
         Args:
-            name: "train", "val", "select" or "test".
+            name: "train", "val", "select" or "test"; "held" is cut from train, the same for whoever needs it, and
+                "fit" is the rest of train.
             fold: 0 for the search, 1 and up for confirmation; "test" is the same on every fold.
 
         Raises:
             MMSearchError: no such part, or too few clips or groups for three parts.
         """
+        if name in ("held", "fit"):
+            rows = self.part("train", fold)
+            held = held_part(self.label[rows], None if self.group is None else self.group[rows])
+            return rows[held == (name == "held")]
         if name not in PARTS:
             raise MMSearchError(f"unknown part {name!r}{nearest(name, PARTS)}")
         if name == "test":
@@ -229,18 +234,23 @@ class ClipData:
         *,
         seed: int | None = None,
         epoch: int = 0,
+        only: np.ndarray | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Batches of the given rows; only the modalities in `views` are read.
 
         A pure function of its arguments: what happened before makes no difference.
 
         Args:
-            rows: int64, of :meth:`part`.
+            rows: int64, of :meth:`part`; a row may be there several times.
             batch_size: clips a batch; the last one may be smaller.
             views: which part of every modality to carry.
             seed: None: in the order of `rows`. Else shuffled by seed and epoch, and a last batch of a single clip
                 (which batch normalisation cannot take) joins the one before.
             epoch: the epoch, for the shuffle and the random views.
+            only: per row the position in `views` of the one modality that counts as present; -1 for all.
+            shard: (rank, size): read the inputs of the rank-th of `size` slices of every batch; labels, index and
+                presence are always the whole batch's.
 
         Yields:
             Batches on the CPU. Frames are uint8 `[B, F, 3, H, W]` (channels last in memory).
@@ -253,16 +263,22 @@ class ClipData:
                 raise MMSearchError(f"unknown modality {name!r}{nearest(name, self.modalities)}")
         rows = np.asarray(rows, np.int64)
         if seed is not None:
-            rows = rows[np.argsort(_hash(seed, epoch, rows, _SHUFFLE), kind="stable")]
+            order = np.argsort(_hash(seed, epoch, rows, _SHUFFLE + _repeats(rows)), kind="stable")
+            rows, only = rows[order], None if only is None else only[order]
         cuts = list(range(0, len(rows), batch_size))
         if seed is not None and len(cuts) > 1 and len(rows) - cuts[-1] == 1:
             cuts.pop()
         for i, start in enumerate(cuts):
-            chosen = rows[start : cuts[i + 1] if i + 1 < len(cuts) else len(rows)]
+            taken = slice(start, cuts[i + 1] if i + 1 < len(cuts) else len(rows))
+            chosen = rows[taken]
+            mine = np.array_split(chosen, shard[1])[shard[0]]
             inputs, present = {}, {}
-            for name, view in views.items():
-                present[name] = torch.from_numpy(np.asarray(self._sources[name].present[chosen], bool))
-                inputs[name] = self._gather(name, chosen, view, 0 if seed is None else seed, epoch)
+            for position, (name, view) in enumerate(views.items()):
+                there = np.asarray(self._sources[name].present[chosen], bool)
+                if only is not None:
+                    there = there & np.isin(only[taken], (-1, position))
+                present[name] = torch.from_numpy(there)
+                inputs[name] = self._gather(name, mine, view, 0 if seed is None else seed, epoch)
             yield Batch(inputs, torch.from_numpy(self.label[chosen]), torch.from_numpy(chosen), present)
 
     def _gather(self, name: str, rows: np.ndarray, view: View, seed: int, epoch: int) -> torch.Tensor:
@@ -343,6 +359,15 @@ def _sound(
 
 
 _SHUFFLE, _CROP = 1 << 32, 1 << 33
+
+
+def _repeats(rows: np.ndarray) -> np.ndarray:
+    """For every row how often it stood before."""
+    order = np.argsort(rows, kind="stable")
+    first = np.searchsorted(rows[order], rows[order])
+    times = np.empty(len(rows), np.int64)
+    times[order] = np.arange(len(rows)) - first
+    return times
 
 
 def _hash(seed: int, epoch: int, row: np.ndarray, draw: np.ndarray | int) -> np.ndarray:

@@ -94,6 +94,24 @@ def development_fold(label: np.ndarray, group: np.ndarray | None, fold: int) -> 
     return part
 
 
+def held_part(label: np.ndarray, group: np.ndarray | None) -> np.ndarray:
+    """The clips of train that are held out for a method's own use: an eighth, by group and stratified by class.
+
+    Args:
+        label: int64 `[N]`, clips of train only.
+        group: int64 `[N]` or None.
+
+    Returns:
+        bool `[N]`.
+
+    Raises:
+        MMSearchError: fewer than two clips or groups.
+    """
+    if group is not None:
+        return _deal_groups(label, group, PIECES, seed=0, least=2) == 0
+    return _deal(label, min(PIECES, len(label)), seed=0) == 0
+
+
 def _pieces(label: np.ndarray, group: np.ndarray | None, seed: int) -> np.ndarray:
     if group is not None:
         return _deal_groups(label, group, PIECES, seed, least=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -17,21 +18,29 @@ class Encoded:
     Attributes:
         pooled: `[B, D]`.
         tokens: `[B, N, D]`, where asked for.
-        maps: the maps of the network's stages `[B, C_s, H_s, W_s]`, where asked for.
     """
 
     pooled: Tensor
     tokens: Tensor | None = None
-    maps: list[Tensor] = dataclasses.field(default_factory=list)
 
 
 class EncoderModule(nn.Module):
-    """A network from one modality's input to features of width `width`."""
+    """A network from one modality's input to features.
+
+    Attributes:
+        width: D, of the pooled feature and of a token.
+        stage_widths: channels of the maps of :meth:`staged`; empty where the network has no stages.
+    """
 
     width: int
+    stage_widths: tuple[int, ...] = ()
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
-        """Encodes `x`; with `detail` also tokens and stage maps."""
+        """Encodes `x`; with `detail` also tokens."""
+        raise NotImplementedError
+
+    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+        """The same, stage by stage: yields the map `[B, F, C_s, H, W]` of a stage and goes on with what is sent."""
         raise NotImplementedError
 
 
@@ -52,6 +61,11 @@ class Encoder:
     def build(self, modality: Modality) -> EncoderModule:
         """The network, freshly initialised from the global random stream."""
         raise NotImplementedError
+
+    @property
+    def stages(self) -> int:
+        """How many stages its network has between which other modalities may speak; 0 for none."""
+        return 0
 
     def view(self, training: bool) -> View:
         """Which part of a stored clip it wants."""

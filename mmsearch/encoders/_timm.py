@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Generator
 from typing import Any
 
 import timm
@@ -44,6 +46,10 @@ class Backbone(nn.Module):
             self.net = timm.create_model(name, pretrained=False, in_chans=in_chans, num_classes=0)
         else:
             raise MMSearchError(f"encoder: unknown timm network {name!r}{nearest(name, [*timm.list_models(), SMALL])}")
+        self.stage_widths: tuple[int, ...] = ()
+        if isinstance(self.net, ResNet):
+            layers = (self.net.layer1, self.net.layer2, self.net.layer3, self.net.layer4)
+            self.stage_widths = tuple(_channels(layer) for layer in layers)
         self.width: int = self.net.head_hidden_size if hasattr(self.net, "head_hidden_size") else self.net.num_features
 
         self.to(memory_format=torch.channels_last)
@@ -55,6 +61,39 @@ class Backbone(nn.Module):
         pooled = self.net.forward_head(last, pre_logits=True)
         if not detail:
             return Encoded(pooled)
-        tokens = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last
-        maps: list[Tensor] = self.net.forward_intermediates(x, intermediates_only=True)
-        return Encoded(pooled, tokens, maps)
+        return Encoded(pooled, last.flatten(2).transpose(1, 2) if last.ndim == 4 else last)
+
+    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Tensor]:
+        """Yields the map `[N, C_s, H, W]` after each stage of a ResNet, returns the pooled features `[N, D]`."""
+        net = self.net
+        x = net.maxpool(net.act1(net.bn1(net.conv1(x.contiguous(memory_format=torch.channels_last)))))
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = yield layer(x)
+        return net.forward_head(x, pre_logits=True)
+
+
+def _channels(layer: Any) -> int:
+    last = layer[-1]
+    return (last.bn3 if hasattr(last, "bn3") else last.bn2).num_features
+
+
+@functools.cache
+def with_stages(name: str) -> int:
+    """How many stages a network has that :meth:`Backbone.staged` can stop after: four for a ResNet, else none."""
+    if name == SMALL:
+        return 4
+    entry = timm.models.model_entrypoint(name) if timm.is_model(name) else None
+    return 4 if entry is not None and entry.__module__ == ResNet.__module__ else 0
+
+
+def unfolded(
+    staged: Generator[Tensor, Tensor, Tensor], clips: tuple[int, ...] | torch.Size
+) -> Generator[Tensor, Tensor, Tensor]:
+    """The same stages with maps `[B, F, C, H, W]` in place of `[B·F, C, H, W]`; `clips` is (B, F)."""
+    try:
+        x = next(staged)
+        while True:
+            mixed = yield x.unflatten(0, clips)
+            x = staged.send(mixed.flatten(0, 1))
+    except StopIteration as end:
+        return end.value

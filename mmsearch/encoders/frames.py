@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from typing import ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from mmsearch.batch import Modality, View
 from mmsearch.encoders import Encoded, Encoder, EncoderModule
-from mmsearch.encoders._timm import SMALL, Backbone
+from mmsearch.encoders._timm import SMALL, Backbone, unfolded, with_stages
 from mmsearch.knobs import knob
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,22 +29,29 @@ class ImageEncoder(EncoderModule):
         self.size = size
         self.backbone = Backbone(backbone, in_chans=3)
         self.width = self.backbone.width
+        self.stage_widths = self.backbone.stage_widths
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
         """uint8 `[B, F, 3, H, W]` to features `[B, D]`."""
-        n_clips, n_frames = x.shape[:2]
+        clips = x.shape[:2]
+        out = self.backbone(self._images(x), detail)
+        pooled = out.pooled.unflatten(0, clips).mean(1)
+        return Encoded(pooled, None if out.tokens is None else out.tokens.unflatten(0, clips).flatten(1, 2))
+
+    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+        """The maps of the frames' stages, `[B, F, C_s, H, W]`."""
+        clips = x.shape[:2]
+        net = self.backbone.staged(self._images(x))
+        pooled = yield from unfolded(net, clips)
+        return Encoded(pooled.unflatten(0, clips).mean(1))
+
+    def _images(self, x: Tensor) -> Tensor:
         images = x.flatten(0, 1).float()
         if self.size and images.shape[-1] != self.size:
             images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
-        images = (images - self.mean) / self.std
-        out = self.backbone(images, detail)
-        pooled = out.pooled.unflatten(0, (n_clips, n_frames)).mean(1)
-        if not detail:
-            return Encoded(pooled)
-        assert out.tokens is not None
-        return Encoded(pooled, out.tokens.unflatten(0, (n_clips, n_frames)).flatten(1, 2), out.maps)
+        return (images - self.mean) / self.std
 
 
 @dataclasses.dataclass
@@ -66,6 +74,11 @@ class Frames(Encoder):
     def build(self, modality: Modality) -> EncoderModule:
         """The network."""
         return ImageEncoder(self.backbone, self.size)
+
+    @property
+    def stages(self) -> int:
+        """Those of the network."""
+        return with_stages(self.backbone)
 
     def view(self, training: bool) -> View:
         """Random frames in training, fixed ones in evaluation."""

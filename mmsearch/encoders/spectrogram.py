@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from typing import ClassVar
 
 import torchaudio
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from mmsearch.batch import Modality, View
 from mmsearch.encoders import Encoded, Encoder, EncoderModule
-from mmsearch.encoders._timm import SMALL, Backbone
+from mmsearch.encoders._timm import SMALL, Backbone, unfolded, with_stages
 from mmsearch.knobs import knob
 
 
@@ -29,11 +30,20 @@ class SpectrogramEncoder(EncoderModule):
         self.standardise = nn.BatchNorm2d(1, affine=False)
         self.backbone = Backbone(knobs.backbone, in_chans=1)
         self.width = self.backbone.width
+        self.stage_widths = self.backbone.stage_widths
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
         """Waveform `[B, T]` to features `[B, D]`."""
+        return self.backbone(self._picture(x), detail)
+
+    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+        """The maps of the network's stages, `[B, 1, C_s, mels, time]`."""
+        pooled = yield from unfolded(self.backbone.staged(self._picture(x)), (len(x), 1))
+        return Encoded(pooled)
+
+    def _picture(self, x: Tensor) -> Tensor:
         log_mel = (self.mel(x.float()) + 1e-4).log()
-        return self.backbone(self.standardise(log_mel[:, None]), detail)
+        return self.standardise(log_mel[:, None])
 
 
 @dataclasses.dataclass
@@ -56,6 +66,11 @@ class Spectrogram(Encoder):
     def build(self, modality: Modality) -> EncoderModule:
         """The network for the modality's sampling rate."""
         return SpectrogramEncoder(modality.rate, self)
+
+    @property
+    def stages(self) -> int:
+        """Those of the network."""
+        return with_stages(self.backbone)
 
     def view(self, training: bool) -> View:
         """Whole clips, or a crop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -13,19 +14,24 @@ from mmsearch.knobs import knob
 
 
 class MLP(EncoderModule):
-    """Batch norm, linear, ReLU, linear, ReLU."""
+    """Batch norm (where asked for), linear, ReLU, linear, ReLU; its one stage ends after the first ReLU."""
 
-    def __init__(self, d_in: int, width: int) -> None:
+    def __init__(self, d_in: int, width: int, normalise: bool) -> None:
         super().__init__()
         self.width = width
-        self.net = nn.Sequential(
-            nn.BatchNorm1d(d_in), nn.Linear(d_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
+        self.stage_widths = (width,)
+        norm = nn.BatchNorm1d(d_in) if normalise else nn.Identity()
+        self.net = nn.Sequential(norm, nn.Linear(d_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, x: Tensor, detail: bool = False) -> Encoded:
         """`[B, D_in]` to `[B, D]`; the vector is its own single token."""
         h = self.net(x)
         return Encoded(h, h[:, None]) if detail else Encoded(h)
+
+    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+        """The first layer is the stage; its map is `[B, 1, D, 1, 1]`."""
+        mixed = yield self.net[:3](x)[:, None, :, None, None]
+        return Encoded(self.net[3:](mixed[:, 0, :, 0, 0]))
 
 
 @dataclasses.dataclass
@@ -36,8 +42,14 @@ class Vector(Encoder):
     kind: ClassVar[str] = "vector"
     summary: ClassVar[str] = "a two-layer perceptron on feature vectors"
 
+    @property
+    def stages(self) -> int:
+        """One."""
+        return 1
+
     width: int = knob(64, "width of both layers", low=4, high=2048, search=False)
+    normalise: bool = knob(True, "batch norm on the vectors", search=False)
 
     def build(self, modality: Modality) -> EncoderModule:
         """The network for the modality's length."""
-        return MLP(modality.shape[0], self.width)
+        return MLP(modality.shape[0], self.width, self.normalise)

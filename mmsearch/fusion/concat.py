@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ class ConcatHead(Head):
         self.widths = dict(widths)
         self.linear = nn.Linear(sum(widths.values()), n_classes)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], tokens: dict[str, Tensor] | None = None) -> Tensor:
         """Joint logits `[B, C]`."""
         some = next(iter(features.values()))
         blocks = [features.get(u, some.new_zeros(len(some), d)) for u, d in self.widths.items()]
@@ -39,7 +40,10 @@ class Concat(Fusion):
     name: ClassVar[str] = "concat"
     summary: ClassVar[str] = "one linear layer on the concatenated features"
     formula: ClassVar[str] = "z = W·[h_1; …; h_M] + b"
+    decomposable: ClassVar[bool] = True
 
-    def build(self, widths: dict[str, int], n_classes: int) -> Head:
+    def build(
+        self, widths: dict[str, int], n_classes: int, stages: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Head:
         """The head for features of these widths."""
         return ConcatHead(widths, n_classes)

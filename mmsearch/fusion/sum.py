@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ class SumHead(Head):
         self.linear = nn.ModuleDict({u: nn.Linear(d, n_classes) for u, d in widths.items()})
         self.widths = dict(widths)
 
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: dict[str, Tensor], tokens: dict[str, Tensor] | None = None) -> Tensor:
         """Joint logits `[B, C]`; an absent modality still adds its bias, as a zero feature does."""
         some = next(iter(features.values()))
         zero = {u: some.new_zeros(len(some), d) for u, d in self.widths.items() if u not in features}
@@ -37,7 +38,10 @@ class Sum(Fusion):
     name: ClassVar[str] = "sum"
     summary: ClassVar[str] = "the sum of one linear layer per modality"
     formula: ClassVar[str] = "z = Σ_u (W_u·h_u + b_u)"
+    decomposable: ClassVar[bool] = True
 
-    def build(self, widths: dict[str, int], n_classes: int) -> Head:
+    def build(
+        self, widths: dict[str, int], n_classes: int, stages: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Head:
         """The head for features of these widths."""
         return SumHead(widths, n_classes)

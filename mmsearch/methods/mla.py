@@ -101,19 +101,19 @@ class MLA(Method):
         """One optimiser step a modality."""
         total = torch.zeros((), device=batch.label.device)
         for u in ctx.modalities:
-            feature_sum: Tensor | float = 0.0
-            present = batch.present[u].sum().clamp(min=1)
-            for part in ctx.parts(batch):
-                out = ctx.forward(part, mask=[u])
+            here = batch.present[u]
+            share = len(batch) / here.sum().clamp(min=1)
+
+            def loss(out: Output, part: Batch, u: str = u, share: Tensor = share) -> Tensor:
                 L_i = F.cross_entropy(out.unimodal[u], part.label, reduction="none")
-                here = part.present[u]
-                loss = (L_i * here).sum() / present
-                ctx.backward(loss)
-                total += loss.detach()
-                h = ctx.model.fusion.projectors[u](out.features[u]).detach()
-                feature_sum = feature_sum + (h.float() * here[:, None]).sum(0)
+                return (L_i * part.present[u]).mean() * share
+
+            out, L_u = ctx.accumulate(batch, loss, mask=[u])
+            total += L_u
             if self.projection:
-                self._project_gradient(ctx, feature_sum / present)
+                with torch.no_grad():
+                    h = ctx.model.fusion.projectors[u](out.features[u])
+                self._project_gradient(ctx, (h.float() * here[:, None]).sum(0) / here.sum().clamp(min=1))
             ctx.update([u, "head"])
         return total / len(ctx.modalities)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmsearch.batch import Batch, Output
 from mmsearch.knobs import knob
-from mmsearch.methods import Context, Method, NoOp
+from mmsearch.methods import Context, Dominance, Method, NoOp
 from mmsearch.methods._base import true_class_score
 
 
@@ -23,7 +23,10 @@ class OGM(Method):
     both encoders Gaussian noise with the spread of the unscaled gradient, one standard deviation a tensor.
 
     With more than two modalities the published rules disagree; here ρ_u compares s_u with the mean of the
-    others, which is the paper's for two.
+    others, which is the paper's for two (`ratio_rule: mean_others`); `to_min` compares with the weakest.
+
+    Adam-type optimisers nearly cancel a factor on the gradient; `apply_to: lr` puts it on the encoder's learning
+    rate instead.
 
     Source: Balanced Multimodal Learning via On-the-fly Gradient Modulation (CVPR 2022), equations 8 to 11.
     """
@@ -36,6 +39,7 @@ class OGM(Method):
         "g ← k_u·g (+ ε, ε ~ N(0, std(g)²) with GE)"
     )
     no_op: ClassVar[NoOp] = NoOp("joint", {"end": 0.0})
+    dominance: ClassVar[Dominance] = Dominance("k", "low")
 
     alpha: float = knob(0.3, "strength of the modulation", low=0.05, high=3.0, log=True)
     ge: bool = knob(True, "generalisation enhancement: add noise to both encoders' gradients")
@@ -45,6 +49,14 @@ class OGM(Method):
         "matrices", "modulated tensors: all of two or more dimensions, or convolutions", choices=("matrices", "conv")
     )
 
+    ratio_rule: str = knob(
+        "mean_others",
+        "with more than two modalities, what a score is compared with",
+        choices=("mean_others", "to_min"),
+        search=False,
+    )
+    apply_to: str = knob("grad", "scale the encoder's gradient or its learning rate", choices=("grad", "lr"))
+
     def active(self, progress: float) -> bool:
         """Whether this moment of training is inside the window."""
         return self.start <= progress < self.end
@@ -53,10 +65,10 @@ class OGM(Method):
         """k_u per modality from the scores s_u (scalars)."""
         if len(scores) < 2:
             return {u: torch.ones_like(s) for u, s in scores.items()}
-        total = sum(scores.values())
+        total, least = sum(scores.values()), torch.stack(list(scores.values())).min()
         k = {}
         for u, s_u in scores.items():
-            rho = s_u / ((total - s_u) / (len(scores) - 1))
+            rho = s_u / (least if self.ratio_rule == "to_min" else (total - s_u) / (len(scores) - 1))
             k[u] = torch.where(rho > 1, 1 - torch.tanh(self.alpha * rho), torch.ones_like(rho))
         return k
 
@@ -65,17 +77,19 @@ class OGM(Method):
         if not self.active(ctx.progress) or len(ctx.modalities) < 2:
             return
         scores = {u: true_class_score(z, batch.label) for u, z in out.unimodal.items()}
-        smallest_rank = 4 if self.tensors == "conv" else 2
         generator = ctx.generator() if self.ge else None
         for u, k in self.coefficients(scores).items():
             ctx.log("k", k, u)
-            for p in ctx.parameters(u):
-                if p.grad is None or p.ndim < smallest_rank:
-                    continue
-                g = p.grad
-                noise = None
-                if generator is not None:
-                    noise = torch.empty_like(g).normal_(generator=generator) * (g.std() + 1e-8)
-                g.mul_(k)
-                if noise is not None:
-                    g.add_(noise)
+            grads = [p.grad for p in ctx.parameters(u) if p.grad is not None and self._modulated(p)]
+            noise = [] if generator is None else [gaussian(g, generator) for g in grads]
+            ctx.scale(u, k, apply_to=self.apply_to, where=self._modulated)
+            if noise:
+                torch._foreach_add_(grads, noise)
+
+    def _modulated(self, p: Tensor) -> bool:
+        return p.ndim >= (4 if self.tensors == "conv" else 2)
+
+
+def gaussian(g: Tensor, generator: torch.Generator) -> Tensor:
+    """ε ~ N(0, std(g)²) of the shape of g."""
+    return torch.empty_like(g).normal_(generator=generator) * (g.std() + 1e-8)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmsearch.batch import Batch, Output
 from mmsearch.methods import Context, Method, NoOp
-from mmsearch.methods._base import unimodal_heads
+from mmsearch.methods._base import unimodal_heads, unimodal_losses, with_unimodal_heads
 
 
 @dataclasses.dataclass
@@ -29,13 +29,10 @@ class Uniform(Method):
 
     def predict(self, model: Any, out: Output) -> Output:
         """Joint logits of the fusion, unimodal logits of the separate heads."""
-        heads = model.extra["unimodal_heads"]
-        return dataclasses.replace(out, unimodal={u: heads[u](h) for u, h in out.features.items()})
+        return with_unimodal_heads(model, out)
 
     def compute_loss(self, ctx: Context, out: Output, batch: Batch) -> Tensor:
         """L_mm + Σ_u L_u; a clip without modality u does not count in L_u."""
-        loss = F.cross_entropy(out.logits, batch.label)
-        for u, z_u in self.predict(ctx.model, out).unimodal.items():
-            L_u = F.cross_entropy(z_u, batch.label, reduction="none")
-            loss = loss + (L_u * batch.present[u]).mean()
-        return loss
+        L_mm = F.cross_entropy(out.logits, batch.label)
+        L_u = unimodal_losses(self.predict(ctx.model, out), batch)
+        return L_mm + sum(L_u.values())

@@ -108,7 +108,8 @@ class UnimodalTeacher(Method):
         """UMT: L_mm plus the distillation of every modality."""
         L_mm = F.cross_entropy(out.logits, batch.label)
         D = torch.zeros_like(L_mm)
-        for u, h_T in ctx.teacher_features(batch).items():
+        for u, taught in ctx.teacher_outputs(batch).items():
+            h_T = taught.features[u]
             D_u = ((out.features[u].float() - h_T.float()).square().mean(1) * batch.present[u]).mean()
             ctx.log("distance", D_u.detach(), u)
             D = D + D_u

@@ -1,6 +1,6 @@
 """Training: the model, the one loop, evaluation and checkpoints, in plain PyTorch."""
 
-from mmsearch.training.document import DEFAULTS, default_encoder, method_of, resolve, seed_of, trial_id
+from mmsearch.training.document import DEFAULTS, default_encoder, method_of, refusal, resolve, seed_of, trial_id
 from mmsearch.training.evaluation import Evaluation, Predictor, evaluate
 from mmsearch.training.loop import EpochResult, Training, train
 from mmsearch.training.optimizers import OPTIMIZERS
@@ -15,6 +15,7 @@ __all__ = [
     "default_encoder",
     "evaluate",
     "method_of",
+    "refusal",
     "resolve",
     "seed_of",
     "train",

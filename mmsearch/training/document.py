@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmsearch.batch import Modality
@@ -26,8 +26,14 @@ DEFAULTS: dict[str, Any] = {
     "precision": "fp32",
     "data": None,
     "teachers": {},
+    "held": False,
+    "post_hoc": [],
 }
-"""Every key of a document, with what stands where it is left out."""
+"""Every key of a document, with what stands where it is left out.
+
+`held` cuts an eighth of train off, for what a method or a post-hoc fusion must not have trained on; it is set where it
+is needed. `post_hoc` names the post-hoc fusions that are evaluated at the end on the model's own unimodal logits.
+"""
 
 _WHOLE = {"batch_size": 2, "epochs": 1, "seed": 0, "fold": 0}
 
@@ -73,14 +79,21 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
     method = METHODS.create(full["method"])
     full["method"] = METHODS.document(method)
     used = method.modalities(list(modalities))
+    full["optimizer"] = OPTIMIZERS.document(OPTIMIZERS.create(full["optimizer"]))
+    full["encoders"] = {u: _encoder(full["encoders"], m) for u, m in modalities.items()}
     if method.own_fusion:
         if document.get("fusion", {"name": OWN})["name"] != OWN:
             raise MMSearchError(f"trial document: method {method.name} brings its own fusion; leave `fusion` out")
         full["fusion"] = {"name": OWN}
     else:
         full["fusion"] = FUSIONS.document(FUSIONS.create(full["fusion"]))
-    full["optimizer"] = OPTIMIZERS.document(OPTIMIZERS.create(full["optimizer"]))
-    full["encoders"] = {u: _encoder(full["encoders"], m) for u, m in modalities.items()}
+        reason = refusal(method, full["fusion"], used, full["encoders"])
+        if reason:
+            raise MMSearchError(f"trial document: {reason}")
+    if not isinstance(full["held"], bool):
+        raise MMSearchError(f"trial document: held must be true or false, not {full['held']!r}")
+    full["post_hoc"] = _post_hoc(full["post_hoc"])
+    full["held"] = needs_held(full)
     for u in document.get("encoders", {}):
         if u not in modalities:
             raise MMSearchError(f"trial document: encoder for unknown modality {u!r}{nearest(u, modalities)}")
@@ -89,6 +102,42 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
     if not method.needs_teachers and full["teachers"]:
         raise MMSearchError(f"trial document: method {method.name} has no use for teachers")
     return full
+
+
+def refusal(
+    method: Method, fusion: Mapping[str, Any], modalities: Sequence[str], encoders: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Why a method cannot be trained with a fusion; empty where it can.
+
+    Args:
+        method: which does not bring its own fusion.
+        fusion: its document.
+        modalities: those the method trains on.
+        encoders: their documents.
+    """
+    component = FUSIONS.create(fusion)
+    reason = method.refuses(component, modalities)
+    if reason:
+        return f"method {method.name} cannot go with fusion {component.name}: {reason}"
+    reason = component.refuses(modalities, {u: ENCODERS.create(encoders[u]) for u in modalities})
+    return f"fusion {component.name}: {reason}" if reason else ""
+
+
+def needs_held(document: Mapping[str, Any]) -> bool:
+    """Whether training leaves out the `held` part: the document, its method or a post-hoc fusion wants it."""
+    fusion = document["fusion"]
+    fitted = bool(document["post_hoc"]) or (fusion["name"] != OWN and FUSIONS.get(fusion["name"]).post_hoc)
+    return document["held"] or fitted or method_of(document).needs_held
+
+
+def _post_hoc(names: Any) -> list[str]:
+    if not isinstance(names, list):
+        raise MMSearchError(f"trial document: post_hoc must be a list of fusions, not {names!r}")
+    known = [n for n in FUSIONS.names() if FUSIONS.get(n).post_hoc]
+    for name in names:
+        if name not in known:
+            raise MMSearchError(f"trial document: no post-hoc fusion {name!r}{nearest(str(name), known)}")
+    return sorted(set(names))
 
 
 def _encoder(given: Mapping[str, Any], modality: Modality) -> dict[str, Any]:

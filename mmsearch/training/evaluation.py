@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmsearch.batch import Batch, Modality, Output
 from mmsearch.encoders import ENCODERS
+from mmsearch.fusion import FUSIONS
 from mmsearch.methods import Method
 from mmsearch.training.checkpoint import load_state, save_state
 from mmsearch.training.document import method_of
@@ -36,6 +37,8 @@ class Evaluation:
         probabilities: `[n, C]`.
         label: `[n]`.
         index: `[n]`, rows of the dataset.
+        output: of all clips, on the CPU.
+        batch: of all clips, without inputs.
     """
 
     accuracy: float
@@ -45,6 +48,8 @@ class Evaluation:
     probabilities: np.ndarray
     label: np.ndarray
     index: np.ndarray
+    output: Output = dataclasses.field(repr=False)
+    batch: Batch = dataclasses.field(repr=False)
 
     def metrics(self, part: str) -> dict[str, float]:
         """Flat figures, named as in `val/accuracy/sound`."""
@@ -92,11 +97,7 @@ class Predictor:
         with autocast(self.device, self.document["precision"]):
             out = self.model(batch.to(self.device))
             out = self.method.predict(self.model, out)
-        return Output(
-            out.logits.float(),
-            {u: h.float() for u, h in out.features.items()},
-            {u: z.float() for u, z in out.unimodal.items()},
-        )
+        return out.each(lambda x: x.float())
 
     def save(self, path: Path) -> None:
         """Writes weights, document and what is needed to rebuild the model."""
@@ -146,28 +147,43 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else Predictor.load(Path(model), pick_device("auto"))
     rows = data.part(part, predictor.document["fold"] if fold is None else fold)
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    index: list[Tensor] = []
-    hits: dict[str, list[Tensor]] = {u: [] for u in predictor.modalities}
+    outs, batches = [], []
     for batch in data.batches(rows, batch_size, predictor.views(training=False)):
-        out = predictor.predict(batch)
-        logits.append(out.logits.cpu())
-        labels.append(batch.label)
-        index.append(batch.index)
-        for u, z in out.unimodal.items():
-            hits[u].append((z.argmax(1).cpu() == batch.label)[batch.present[u]])
-    z, y = torch.cat(logits), torch.cat(labels)
+        outs.append(dataclasses.replace(predictor.predict(batch).each(Tensor.cpu), tokens={}))
+        batches.append(batch.without_inputs())
+    out, clips = Output.cat(outs), Batch.cat(batches)
+    z, y = out.logits, clips.label
     predicted = z.argmax(1)
+    hits = {u: (z_u.argmax(1) == y)[clips.present[u]] for u, z_u in out.unimodal.items()}
     return Evaluation(
         accuracy=float((predicted == y).double().mean()),
         macro_f1=float(f1_score(y.numpy(), predicted.numpy(), average="macro", zero_division=0.0)),
-        unimodal={u: float(torch.cat(h).double().mean()) if len(torch.cat(h)) else 0.0 for u, h in hits.items()},
+        unimodal={u: float(h.double().mean()) if len(h) else 0.0 for u, h in hits.items()},
         loss=float(F.cross_entropy(z, y)),
         probabilities=F.softmax(z, dim=1).numpy(),
         label=y.numpy(),
-        index=torch.cat(index).numpy(),
+        index=clips.index.numpy(),
+        output=out,
+        batch=clips,
     )
+
+
+def post_hoc(names: Sequence[str], held: Evaluation, judged: Evaluation) -> dict[str, float]:
+    """Accuracy of post-hoc fusions of a model's unimodal logits, by the fusion's name.
+
+    Args:
+        names: of the fusions.
+        held: the model on clips held out of its training, to which a fusion is fitted.
+        judged: the model on the clips that count.
+    """
+    accuracy = {}
+    for name in names:
+        z, present = judged.output.unimodal, judged.batch.present
+        head = FUSIONS.create({"name": name}).build({u: 1 for u in z}, judged.output.logits.shape[1])
+        head.fit(held.output.unimodal, held.batch.label, held.batch.present)
+        hits = head.eval().combine(z, present).argmax(1) == judged.batch.label
+        accuracy[name] = float(hits.double().mean())
+    return accuracy
 
 
 def pick_device(device: str | torch.device) -> torch.device:

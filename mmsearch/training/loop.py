@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import operator
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsearch.batch import Batch, Output
 from mmsearch.encoders import ENCODERS
 from mmsearch.errors import MMSearchError
+from mmsearch.methods import Gradients, Stage
 from mmsearch.training.checkpoint import load_state, save_state
 from mmsearch.training.cost import CostMeter, joint_step_flops
-from mmsearch.training.document import resolve, seed_of
-from mmsearch.training.evaluation import Evaluation, Predictor, autocast, evaluate, pick_device
+from mmsearch.training.document import needs_held, resolve, seed_of
+from mmsearch.training.evaluation import Evaluation, Predictor, autocast, evaluate, pick_device, post_hoc
+from mmsearch.training.model import PROBES, tokens_of
 from mmsearch.training.optimizers import OPTIMIZERS
+from mmsearch.training.world import World
 
 if TYPE_CHECKING:
     from mmsearch.data.clips import ClipData
@@ -34,6 +41,7 @@ class EpochResult:
         epochs: planned.
         final: whether this is the last one.
         stage: the method's stage that was run.
+        rehearsal: whether it was one on a copy that is thrown away; `epoch` then stands still.
         score: accuracy on val, the figure the search compares; the last epoch's is the trial's, none is picked.
         metrics: flat figures such as `val/accuracy/sound`, `train/loss`, `ogm/k/sound`.
         cost_joint_epochs: operations so far, in epochs of plain joint training.
@@ -44,6 +52,7 @@ class EpochResult:
     epochs: int
     final: bool
     stage: str
+    rehearsal: bool
     score: float
     metrics: dict[str, float]
     cost_joint_epochs: float
@@ -55,6 +64,8 @@ class Training(Iterator[EpochResult]):
 
     Everything random is a pure function of the document's seed, the epoch and the step, so that a run restored
     at the end of an epoch goes on exactly as if it had never stopped, and the caller's random stream is left alone.
+    Where `torch.distributed` has been set up, the processes of its default group train together, each on its slice
+    of every batch; the effective batch is the document's.
 
     Args:
         document: a trial document; what is left out takes its default.
@@ -81,18 +92,25 @@ class Training(Iterator[EpochResult]):
             raise MMSearchError(f"trial document: made for data {self.document['data']}, not {data.digest}")
         self.data = data
         self.device = pick_device(device)
+        self.world = World.current()
         self.predictor = Predictor(self.document, data.modalities, data.classes)
         self.model = self.predictor.model.to(self.device)
         self.method = self.predictor.method
         self.epoch = 0
+        self.ticks = 0
         self.meter = CostMeter()
         self._seconds = 0.0
         self._joint_flops: float | None = None
+        self._shelf: dict[str, Any] | None = None
         optimizer = OPTIMIZERS.create(self.document["optimizer"])
         self._lr_at = optimizer.lr_at
-        self.optimizers = {g: optimizer.build(p) for g, p in self.model.groups().items() if p}
+        self.groups = self.model.groups()
+        self.optimizers = {g: optimizer.build(p) for g, p in self.groups.items() if p}
+        fold = self.document["fold"]
+        self._held_out = needs_held(self.document)
+        self.rows = data.part("fit" if self._held_out else "train", fold)
+        self._train_size = len(data.part("train", fold))
         self.context = StepContext(self, self._load_teachers(teachers or {}), micro_batch)
-        self._rows = data.part("train", self.document["fold"])
         with self._private_randomness("start"):
             self.method.on_run_start(self.context)
 
@@ -112,14 +130,20 @@ class Training(Iterator[EpochResult]):
 
     @property
     def epochs(self) -> int:
-        """Planned epochs, over all stages."""
+        """Planned epochs, over all stages that are no rehearsals."""
         return self.document["epochs"]
 
-    def _plan(self) -> list[str]:
-        """The stage of every epoch."""
-        plan: list[str] = []
+    def _plan(self) -> list[tuple[Stage, int, int]]:
+        """Of every tick the stage, the epoch within it and how many it has."""
+        plan: list[tuple[Stage, int, int]] = []
+        share = 0.0
         for stage in self.method.stages():
-            plan += [stage.name] * round(stage.share * self.epochs)
+            if stage.rehearsal:
+                length = max(1, round(stage.share * self.epochs))
+            else:
+                length = round((share + stage.share) * self.epochs) - round(share * self.epochs)
+                share += stage.share
+            plan += [(stage, i, length) for i in range(length)]
         return plan
 
     def __next__(self) -> EpochResult:
@@ -128,48 +152,102 @@ class Training(Iterator[EpochResult]):
         started = time.perf_counter()
         plan = self._plan()
         metrics: dict[str, float] = {}
-        if self.epoch < len(plan):
-            stage = plan[self.epoch]
-            metrics = self._train_epoch()
-            self.epoch += 1
+        if self.ticks < len(plan):
+            stage, position, length = plan[self.ticks]
+            with self._private_randomness("rehearsal" if stage.rehearsal else "epoch", self._clock(stage)):
+                metrics = self._train_epoch(stage, position, length)
+            self.ticks += 1
+            self.epoch += not stage.rehearsal
         else:
-            stage = self.method.stages()[-1].name
+            stage = self.method.stages()[-1]
             self.epoch = self.epochs
+        final = self.epoch == self.epochs
+        held = self._fit_post_hoc()
         result = self.evaluate("val")
         metrics |= result.metrics("val")
+        if final and held is not None:
+            scores = post_hoc(self.document["post_hoc"], held, result)
+            metrics |= {f"val/accuracy/fusion/{name}": a for name, a in scores.items()}
+        if stage.rehearsal and self._shelf is not None and position == length - 1:
+            self._put_back(self._shelf)
+            self._shelf = None
         self._seconds += time.perf_counter() - started
         return EpochResult(
             epoch=self.epoch,
             epochs=self.epochs,
-            final=self.epoch == self.epochs,
-            stage=stage,
+            final=final,
+            stage=stage.name,
+            rehearsal=stage.rehearsal,
             score=result.accuracy,
             metrics=metrics,
             cost_joint_epochs=self._cost(),
             seconds=self._seconds,
         )
 
-    def _train_epoch(self) -> dict[str, float]:
+    def _clock(self, stage: Stage) -> int:
+        """Names the epoch in seeds; a rehearsal takes nothing away from the epochs that count."""
+        return self.ticks if stage.rehearsal else self.epoch
+
+    def _train_epoch(self, stage: Stage, position: int, length: int) -> dict[str, float]:
         ctx = self.context
-        ctx.start_epoch(self.epoch)
-        views = self.predictor.views(training=True)
+        ctx.start_epoch(stage, position, length)
+        if position == 0:
+            if stage.rehearsal:
+                self._shelf = self._copy()
+            self.method.on_stage_start(ctx)
+        self.method.on_epoch_start(ctx)
+        rows, only = self.method.epoch_rows(ctx, self.rows)
         batches = self.data.batches(
-            self._rows, self.document["batch_size"], views, seed=self.document["seed"], epoch=self.epoch
+            rows,
+            self.document["batch_size"],
+            self.predictor.views(training=True),
+            seed=self.document["seed"],
+            epoch=self.epoch + (position if stage.rehearsal else 0),
+            only=only,
+            shard=self.world.shard,
         )
         loss_sum = torch.zeros((), device=self.device)
         done = 0
-        with self._private_randomness("epoch", self.epoch):
-            self.method.on_epoch_start(ctx)
+        with self._moving(stage) as frozen:
             for batch in batches:
-                ctx.start_step(done / len(self._rows))
-                for optimizer in self.optimizers.values():
-                    optimizer.param_groups[0]["lr"] = self._lr_at(ctx.progress)
+                batch = batch.to(self.device)
+                ctx.start_step(batch, done / len(rows))
                 self.model.train()
-                with self.meter.count("step", len(batch)):
-                    loss_sum += self.method.step(ctx, batch.to(self.device)) * len(batch)
+                for module in frozen:
+                    module.eval()
+                with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch)):
+                    loss_sum += self.method.step(ctx, batch) * len(batch)
                 done += len(batch)
-            self.method.on_epoch_end(ctx)
-        return {"train/loss": float(loss_sum) / done, "train/lr": self._lr_at(ctx.progress), **ctx.signals()}
+        self.method.on_epoch_end(ctx)
+        if position == length - 1:
+            self.method.on_stage_end(ctx)
+        return {"train/loss": float(loss_sum) / max(done, 1), "train/lr": ctx.learning_rate, **ctx.signals()}
+
+    @contextlib.contextmanager
+    def _moving(self, stage: Stage) -> Iterator[list[nn.Module]]:
+        """Freezes what the stage does not train; gives the frozen modules."""
+        parts = self.model.parts()
+        frozen = [] if stage.trains is None else [m for g, m in parts.items() if g not in (*stage.trains, PROBES)]
+        held = [p for m in frozen for p in m.parameters() if p.requires_grad]
+        for p in held:
+            p.requires_grad_(False)
+        try:
+            yield frozen
+        finally:
+            for p in held:
+                p.requires_grad_(True)
+
+    def _fit_post_hoc(self) -> Evaluation | None:
+        """Fits a post-hoc fusion to the held clips; gives the model's evaluation on them where it is needed."""
+        posthoc = self.model.kind.post_hoc
+        last = self.epoch == self.epochs
+        if not posthoc and not (last and self.document["post_hoc"]):
+            return None
+        held = self.evaluate("held")
+        if posthoc:
+            self.model.fusion.fit(held.output.unimodal, held.batch.label, held.batch.present)
+            self.model.fusion.to(self.device)
+        return held
 
     def _cost(self) -> float:
         if self.meter.total == 0:
@@ -178,13 +256,13 @@ class Training(Iterator[EpochResult]):
             all_modalities = self.predictor.all_modalities
             encoders = self.document["encoders"]
             views = {u: ENCODERS.create(encoders[u]).view(training=True) for u in all_modalities}
-            batch = next(iter(self.data.batches(self._rows[:4], 4, views))).to(self.device)
+            batch = next(iter(self.data.batches(self.rows[:4], 4, views))).to(self.device)
             with self._private_randomness("cost"):
                 self._joint_flops = joint_step_flops(self.document, all_modalities, len(self.predictor.classes), batch)
-        return self.meter.total / (self._joint_flops * len(self._rows))
+        return self.meter.total / (self._joint_flops * self._train_size)
 
     def evaluate(self, part: str) -> Evaluation:
-        """Evaluates the model as it is on `train`, `val`, `select` or `test`."""
+        """Evaluates the model as it is on `train`, `val`, `select`, `test` or `held`."""
         return evaluate(self.predictor, self.data, part)
 
     def save(self, path: Path) -> None:
@@ -194,11 +272,12 @@ class Training(Iterator[EpochResult]):
             {
                 "document": self.document,
                 "epoch": self.epoch,
+                "ticks": self.ticks,
                 "seconds": self._seconds,
                 "meter": self.meter.state_dict(),
-                "model": self.model.state_dict(),
-                "optimizers": {g: o.state_dict() for g, o in self.optimizers.items()},
                 "method": self.method.state_dict(),
+                "shelf": self._shelf,
+                **self._copy(),
             },
         )
 
@@ -212,12 +291,26 @@ class Training(Iterator[EpochResult]):
         if state["document"] != self.document:
             raise MMSearchError(f"{path}: a checkpoint of another trial document")
         self.epoch = state["epoch"]
+        self.ticks = state["ticks"]
         self._seconds = state["seconds"]
+        self._shelf = state["shelf"]
         self.meter.load_state_dict(state["meter"])
+        self._put_back(state)
+        self.method.load_state_dict(state["method"])
+
+    def _copy(self) -> dict[str, Any]:
+        """Weights and optimisers, apart from those that go on."""
+        return copy.deepcopy(
+            {
+                "model": dict(self.model.state_dict()),
+                "optimizers": {g: o.state_dict() for g, o in self.optimizers.items()},
+            }
+        )
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         for group, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][group])
-        self.method.load_state_dict(state["method"])
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][group]))
 
     def save_weights(self, path: Path) -> None:
         """Writes the model for teachers, test reading and hand-over."""
@@ -236,67 +329,252 @@ class StepContext:
         self._run = run
         self._teachers = teachers
         self._micro_batch = micro_batch
-        self._groups = run.model.groups()
         self.model = run.model
         self.modalities = list(run.predictor.modalities)
         self.teachers: dict[str, Any] = {u: t.model for u, t in teachers.items()}
-        self.epoch = 0
+        self.rows = run.rows
+        self.n_clips = len(run.data)
+        self.epochs = run.epochs
         self.epoch_progress = 0.0
+        self.stage = Stage("train")
+        self._position, self._length = 0, 1
         self._step = 0
+        self._batch: Batch | None = None
+        self._preview: Output | None = None
+        self._share = 1.0
+        self._lr_factors: dict[str, float] = {}
         self._signals: dict[str, list[Tensor]] = {}
+        self._taught: dict[str, dict[int, Output]] = {}
+        fixed = not any(v.random for v in run.predictor.views(training=True).values())
+        self._keep_taught = fixed and run.world.size == 1
+
+    @property
+    def epoch(self) -> int:
+        """0-based."""
+        return self._run.epoch
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self._run.device
 
     @property
     def progress(self) -> float:
         """Share of the planned training that is done."""
-        return (self.epoch + self.epoch_progress) / self._run.epochs
+        return (self.epoch + (0.0 if self.stage.rehearsal else self.epoch_progress)) / self.epochs
 
-    def start_epoch(self, epoch: int) -> None:
+    @property
+    def stage_progress(self) -> float:
+        """Share of the stage that is done."""
+        return (self._position + self.epoch_progress) / self._length
+
+    @property
+    def learning_rate(self) -> float:
+        """Of this step; a rehearsal goes on with the schedule from where the training stands."""
+        ahead = (self._position + self.epoch_progress) / self.epochs if self.stage.rehearsal else 0.0
+        return self._run._lr_at(self.progress + ahead)
+
+    def start_epoch(self, stage: Stage, position: int, length: int) -> None:
         """Called by the loop."""
-        self.epoch, self.epoch_progress, self._step = epoch, 0.0, 0
+        self.stage, self._position, self._length = stage, position, length
+        self.epoch_progress, self._step = 0.0, 0
         self._signals = {}
 
-    def start_step(self, epoch_progress: float) -> None:
+    def start_step(self, batch: Batch, epoch_progress: float) -> None:
         """Called by the loop."""
         self.epoch_progress = epoch_progress
         self._step += 1
+        self._batch, self._preview = batch, None
 
-    def parts(self, batch: Batch) -> list[Batch]:
-        """Micro-batches."""
-        return batch.split(self._micro_batch or len(batch))
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The micro-batches of this process; while one is out, what it adds to a gradient is weighted by its share."""
+        mine = self._run.world.bounds(len(batch))[self._run.world.rank]
+        local = dataclasses.replace(batch.without_inputs().cut(mine), inputs=batch.inputs)
+        for part in local.split(self._micro_batch or max(len(local), 1)):
+            self._share = len(part) / len(batch)
+            yield part
+        self._share = 1.0
 
-    def forward(self, batch: Batch, mask: Collection[str] | None = None) -> Output:
+    def forward(
+        self, batch: Batch, mask: Collection[str] | None = None, *, level: str = "feature", statistics: bool = True
+    ) -> Output:
         """Encoders, the method's `modify_features`, fusion."""
         run = self._run
-        with autocast(run.device, run.document["precision"]):
-            encoded = self.model.encode(batch, mask)
+        seen = mask
+        if mask is not None and level == "input":
+            hidden = {u: torch.zeros_like(x) if u not in mask else x for u, x in batch.inputs.items()}
+            batch, seen = dataclasses.replace(batch, inputs=hidden), None
+        still = contextlib.nullcontext() if statistics else self._still()
+        with autocast(run.device, run.document["precision"]), still:
+            encoded = self.model.encode(batch, seen)
             features = run.method.modify_features(self, {u: e.pooled for u, e in encoded.items()}, batch)
-            out = self.model.fuse(features)
-        return Output(out.logits.float(), out.features, {u: z.float() for u, z in out.unimodal.items()})
+            out = self.model.fuse(features, tokens_of(encoded))
+        out = out.float()
+        if len(self.model.probes) and torch.is_grad_enabled():
+            losses = [nn.functional.cross_entropy(z, batch.label) for z in out.unimodal.values()]
+            (torch.stack(losses).sum() * self._share).backward(inputs=list(self.model.probes.parameters()))
+            out = dataclasses.replace(out, unimodal={u: z.detach() for u, z in out.unimodal.items()})
+        return out
 
-    def teacher_features(self, batch: Batch) -> dict[str, Tensor]:
-        """Pooled features of the frozen teachers."""
-        return {u: t.predict(batch).features[u] for u, t in self._teachers.items()}
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Encoders in evaluation mode for a while."""
+        training = [m for m in self.model.encoders.modules() if m.training]
+        self.model.encoders.eval()
+        try:
+            yield
+        finally:
+            for m in training:
+                m.training = True
 
-    def backward(self, loss: Tensor, share: float = 1.0) -> None:
-        """Accumulates gradients."""
-        (loss if share == 1.0 else loss * share).backward()
+    def accumulate(
+        self, batch: Batch, loss: Callable[[Output, Batch], Tensor], mask: Collection[str] | None = None
+    ) -> tuple[Output, Tensor]:
+        """Forward and backward of a batch."""
+        outs, total = [], torch.zeros((), device=self.device)
+        for part in self._parts(batch):
+            out = self.forward(part, mask)
+            value = loss(out, part)
+            if value.requires_grad:
+                (value if self._share == 1.0 else value * self._share).backward()
+            outs.append(dataclasses.replace(out.detach(), tokens={}))
+            total += self._share * value.detach()
+        world = self._run.world
+        world.sum_gradients(self._trained())
+        world.sum([total])
+        return world.gather(Output.cat(outs), len(batch)), total
+
+    def gradients(
+        self, batch: Batch, losses: Callable[[Output, Batch], Mapping[str, Tensor]], of: Collection[str]
+    ) -> tuple[Output, dict[str, Tensor], dict[str, Gradients]]:
+        """The gradient of each of several losses."""
+        groups = {g: self.parameters(g) for g in of}
+        parameters = [p for ps in groups.values() for p in ps]
+        outs: list[Output] = []
+        totals: dict[str, Tensor] = {}
+        sums: dict[str, list[Tensor]] = {}
+        for part in self._parts(batch):
+            out = self.forward(part)
+            values = losses(out, part)
+            for i, (name, value) in enumerate(values.items()):
+                found = torch.autograd.grad(
+                    value * self._share, parameters, retain_graph=i < len(values) - 1, allow_unused=True
+                )
+                new = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+                sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
+                totals[name] = totals.get(name, torch.zeros_like(value)) + self._share * value.detach()
+            outs.append(dataclasses.replace(out.detach(), tokens={}))
+        world = self._run.world
+        world.sum_gradients(list(self.model.probes.parameters()))
+        world.sum([*totals.values(), *(g for gs in sums.values() for g in gs)])
+        found_by = {name: _grouped(groups, gs) for name, gs in sums.items()}
+        return world.gather(Output.cat(outs), len(batch)), totals, found_by
+
+    def assign(self, gradients: Gradients) -> None:
+        """Sets `p.grad`."""
+        for group, values in gradients.items():
+            for p, g in zip(self.parameters(group), values, strict=True):
+                p.grad = g
+
+    def scale(
+        self,
+        group: str,
+        k: Tensor | float,
+        *,
+        apply_to: str = "grad",
+        where: Callable[[nn.Parameter], bool] | None = None,
+    ) -> None:
+        """Multiplies gradients, or the learning rate of the next update."""
+        if apply_to == "lr":
+            self._lr_factors[group] = self._lr_factors.get(group, 1.0) * float(k)
+            return
+        grads = [p.grad for p in self.parameters(group) if p.grad is not None and (where is None or where(p))]
+        if grads:
+            torch._foreach_mul_(grads, k if isinstance(k, float) else torch.as_tensor(k).to(grads[0]))
+
+    def whole(self, features: dict[str, Tensor], part: Batch) -> tuple[Output, Batch]:
+        """The output of the step's whole batch, without gradient."""
+        batch = self._batch
+        assert batch is not None
+        run = self._run
+        with torch.no_grad(), autocast(run.device, run.document["precision"]):
+            if len(part) == len(batch) and not self.model.kind.reads_tokens:
+                return self.model.fuse({u: h.detach() for u, h in features.items()}).float(), part.without_inputs()
+            if self._preview is None:
+                share, outs = self._share, []
+                with self._statistics_kept():
+                    outs = [self.model(p).float() for p in self._parts(batch)]
+                self._share = share
+                self._preview = run.world.gather(Output.cat(outs), len(batch))
+        return self._preview, batch.without_inputs()
+
+    @contextlib.contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        """Batch norm uses the statistics of the batch but does not remember them."""
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        kept = [{k: b.clone() for k, b in m.named_buffers()} for m in norms]
+        try:
+            yield
+        finally:
+            for m, buffers in zip(norms, kept, strict=True):
+                for k, b in buffers.items():
+                    getattr(m, k).copy_(b)
+
+    def scan(self, part: str = "train", rows: np.ndarray | None = None) -> Iterator[tuple[Output, Batch]]:
+        """Predictions in evaluation mode."""
+        run = self._run
+        if rows is None:
+            rows = self.rows if part == "train" else run.data.part(part, run.document["fold"])
+        for batch in run.data.batches(rows, 128, run.predictor.views(training=False)):
+            with run.meter.count("scan", len(batch)):
+                out = run.predictor.predict(batch)
+            yield out, batch.without_inputs().to(run.device)
+
+    def teacher_outputs(self, batch: Batch) -> dict[str, Output]:
+        """Outputs of the frozen teachers; computed once a clip where nothing is augmented."""
+        return {u: self._teach(u, t, batch) for u, t in self._teachers.items()}
+
+    def _teach(self, u: str, teacher: Predictor, batch: Batch) -> Output:
+        known = self._taught.setdefault(u, {})
+        index = batch.index.tolist() if self._keep_taught else []
+        if index and all(i in known for i in index):
+            return Output.cat([known[i] for i in index])
+        out = teacher.predict(batch)
+        for i, row in enumerate(index):
+            known[row] = out.each(operator.itemgetter(slice(i, i + 1)))
+        return out
 
     def parameters(self, group: str) -> list[nn.Parameter]:
         """Of a group."""
-        return self._groups[group]
+        return self._run.groups[group]
+
+    def _trained(self) -> list[nn.Parameter]:
+        """What the stage trains."""
+        return [p for ps in self._run.groups.values() for p in ps if p.requires_grad]
 
     def update(self, groups: Collection[str] | None = None) -> None:
         """Steps the optimisers of the groups and clears every gradient."""
+        rate = self.learning_rate
         for name, optimizer in self._run.optimizers.items():
-            if groups is None or name in groups:
+            if groups is None or name in groups or name == PROBES:
+                optimizer.param_groups[0]["lr"] = rate * self._lr_factors.get(name, 1.0)
                 optimizer.step()
         for optimizer in self._run.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        self._lr_factors = {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Weights and optimisers."""
+        return self._run._copy()
+
+    def rollback(self, snapshot: dict[str, Any]) -> None:
+        """Back to them."""
+        self._run._put_back(snapshot)
 
     def generator(self) -> torch.Generator:
         """Private randomness of this step."""
-        seed = seed_of(self._run.document["seed"], "method", self.epoch, self._step)
-        return torch.Generator(self._run.device).manual_seed(seed)
+        seed = seed_of(self._run.document["seed"], "method", self._run.ticks, self._step)
+        return torch.Generator(self.device).manual_seed(seed)
 
     def log(self, signal: str, value: Tensor | float, modality: str | None = None) -> None:
         """A signal of the method."""
@@ -305,4 +583,14 @@ class StepContext:
 
     def signals(self) -> dict[str, float]:
         """Means of the epoch."""
-        return {k: float(torch.stack(v).double().mean()) for k, v in self._signals.items()}
+        return {k: float(torch.stack([x.double() for x in v]).mean()) for k, v in self._signals.items()}
+
+
+def _grouped(groups: Mapping[str, list[nn.Parameter]], gradients: list[Tensor]) -> Gradients:
+    """A list of gradients, cut into those of every group."""
+    found: Gradients = {}
+    start = 0
+    for group, parameters in groups.items():
+        found[group] = gradients[start : start + len(parameters)]
+        start += len(parameters)
+    return found

@@ -13,6 +13,9 @@ from mmsearch.encoders import ENCODERS, Encoded
 from mmsearch.fusion import FUSIONS, OWN
 from mmsearch.training.document import seed_of
 
+PROBES = "probes"
+"""The optimiser group of the probe heads of a fusion that is not decomposable."""
+
 
 class Model(nn.Module):
     """Encoders φ_u, a fusion ψ, and extra modules of the method.
@@ -34,40 +37,74 @@ class Model(nn.Module):
             torch.manual_seed(seed_of(self.seed, "encoder", u))
             self.encoders[u] = ENCODERS.create(document["encoders"][u]).build(modality)
         self.widths: dict[str, int] = {u: e.width for u, e in self.encoders.items()}  # type: ignore[misc]
+        stages: dict[str, tuple[int, ...]] = {u: e.stage_widths for u, e in self.encoders.items()}  # type: ignore[misc]
         self.extra = nn.ModuleDict()
         torch.manual_seed(seed_of(self.seed, "head"))
         name = "concat" if document["fusion"]["name"] == OWN else document["fusion"]["name"]
-        self.fusion: Any = FUSIONS.create({**document["fusion"], "name": name}).build(self.widths, n_classes)
+        self.kind = FUSIONS.create({**document["fusion"], "name": name})
+        self.fusion: Any = self.kind.build(self.widths, n_classes, stages)
+        self.probes = nn.ModuleDict()
+        if not self.kind.decomposable:
+            torch.manual_seed(seed_of(self.seed, PROBES))
+            self.probes.update({u: nn.Linear(d, n_classes) for u, d in self.widths.items()})
         torch.manual_seed(seed_of(self.seed, "extra"))
 
     def add(self, name: str, module: nn.Module) -> None:
         """Adds a module of the method; its parameters are the optimiser group `name`."""
         self.extra[name] = module
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules by optimiser group: one a modality, `head`, one for each added module, `probes`."""
+        probes = {PROBES: self.probes} if len(self.probes) else {}
+        return {**dict(self.encoders.items()), "head": self.fusion, **dict(self.extra.items()), **probes}
+
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The optimiser groups: one a modality, `head`, and one for each added module."""
-        parts = {**dict(self.encoders.items()), "head": self.fusion, **dict(self.extra.items())}
-        return {k: [p for p in m.parameters() if p.requires_grad] for k, m in parts.items()}
+        """The parameters by optimiser group."""
+        return {k: [p for p in m.parameters() if p.requires_grad] for k, m in self.parts().items()}
 
-    def encode(self, batch: Batch, mask: Collection[str] | None = None, detail: bool = False) -> dict[str, Encoded]:
+    def encode(self, batch: Batch, mask: Collection[str] | None = None) -> dict[str, Encoded]:
         """Encodes the modalities of `mask` (None: all); where a clip lacks a modality its feature is zero."""
-        out = {}
-        for u, encoder in self.encoders.items():
-            if mask is None or u in mask:
-                e = encoder(batch.inputs[u], detail)
-                e.pooled = torch.where(batch.present[u][:, None], e.pooled, torch.zeros_like(e.pooled))
-                out[u] = e
-        return out
+        seen = {u: batch.inputs[u] for u in self.encoders if mask is None or u in mask}
+        if self.kind.mixes:
+            encoded = self._mixed(seen)
+        else:
+            encoded = {u: self.encoders[u](x, self.kind.reads_tokens) for u, x in seen.items()}
+        for u, e in encoded.items():
+            e.pooled = torch.where(batch.present[u][:, None], e.pooled, torch.zeros_like(e.pooled))
+        return encoded
 
-    def fuse(self, features: dict[str, Tensor]) -> Output:
-        """Joint and unimodal logits of features `[B, D_u]`."""
-        return Output(self.fusion(features), features, self.fusion.unimodal(features))
+    def _mixed(self, seen: dict[str, Tensor]) -> dict[str, Encoded]:
+        """The encoders in step, with the fusion between their stages."""
+        running = {u: self.encoders[u].staged(x) for u, x in seen.items()}  # type: ignore[operator]
+        maps = {u: next(stages) for u, stages in running.items()}
+        done: dict[str, Encoded] = {}
+        stage = 0
+        while running:
+            maps = self.fusion.mix(stage, maps)
+            stage += 1
+            for u, stages in list(running.items()):
+                try:
+                    maps[u] = stages.send(maps[u])
+                except StopIteration as end:
+                    done[u] = end.value
+                    del running[u], maps[u]
+        return {u: done[u] for u in seen}
 
-    def forward(self, batch: Batch, mask: Collection[str] | None = None, detail: bool = False) -> Output:
-        """Encoders and fusion; with `detail` the output also has tokens and stage maps."""
-        encoded = self.encode(batch, mask, detail)
-        out = self.fuse({u: e.pooled for u, e in encoded.items()})
-        if detail:
-            out.tokens = {u: e.tokens for u, e in encoded.items() if e.tokens is not None}
-            out.maps = {u: e.maps for u, e in encoded.items()}
-        return out
+    def fuse(self, features: dict[str, Tensor], tokens: dict[str, Tensor] | None = None) -> Output:
+        """Joint and unimodal logits of features `[B, D_u]` and, where the fusion reads them, tokens."""
+        logits = self.fusion(features, tokens) if self.kind.reads_tokens else self.fusion(features)
+        if len(self.probes):
+            unimodal = {u: self.probes[u](h.detach()) for u, h in features.items()}
+        else:
+            unimodal = self.fusion.unimodal(features)
+        return Output(logits, features, unimodal, tokens or {})
+
+    def forward(self, batch: Batch, mask: Collection[str] | None = None) -> Output:
+        """Encoders and fusion."""
+        encoded = self.encode(batch, mask)
+        return self.fuse({u: e.pooled for u, e in encoded.items()}, tokens_of(encoded))
+
+
+def tokens_of(encoded: Mapping[str, Encoded]) -> dict[str, Tensor]:
+    """The tokens of the modalities that have them."""
+    return {u: e.tokens for u, e in encoded.items() if e.tokens is not None}

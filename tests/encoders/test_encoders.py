@@ -1,4 +1,4 @@
-"""Encoders: shapes, tokens, stage maps."""
+"""Encoders: shapes, tokens, stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FRAMES = Modality("frames", "frames", (8, 64, 64, 3), 8)
 
 
 @pytest.mark.parametrize("backbone", ["small", "test_resnet", "test_vit"])
-def test_frames_give_pooled_features_tokens_and_maps(backbone: str) -> None:
+def test_frames_give_pooled_features_and_tokens(backbone: str) -> None:
     size = 160 if backbone == "test_vit" else 48
     net = ENCODERS.create({"name": "frames", "backbone": backbone, "size": size}).build(FRAMES).eval()
     x = torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8)
@@ -22,8 +22,24 @@ def test_frames_give_pooled_features_tokens_and_maps(backbone: str) -> None:
     assert out.pooled.shape == (2, net.width)
     assert out.tokens.shape[0] == 2
     assert out.tokens.shape[2] == net.width
-    assert out.maps and all(m.shape[0] == 6 for m in out.maps)
     torch.testing.assert_close(net(x).pooled, out.pooled)
+
+
+@pytest.mark.parametrize(("kind", "x"), [("frames", FRAMES), ("sound", SOUND)])
+def test_an_encoder_run_stage_by_stage_gives_the_same_features(kind: str, x: Modality) -> None:
+    clips = torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8) if kind == "frames" else torch.randn(2, 16000)
+    encoder = ENCODERS.create({"name": {"frames": "frames", "sound": "spectrogram"}[kind]})
+    net = encoder.build(x).eval()
+    stages, widths = net.staged(clips), []
+    try:
+        maps = next(stages)
+        while True:
+            widths.append(maps.shape[2])
+            maps = stages.send(maps)
+    except StopIteration as end:
+        torch.testing.assert_close(end.value.pooled, net(clips).pooled)
+    assert tuple(widths) == net.stage_widths
+    assert len(widths) == encoder.stages
 
 
 def test_the_feature_of_a_clip_is_the_mean_over_its_frames() -> None:

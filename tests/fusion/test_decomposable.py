@@ -21,7 +21,7 @@ def test_concat_worked_example() -> None:
     torch.testing.assert_close(z["v"], torch.tensor([[-4.9, 3.8]], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", FUSIONS.names())
+@pytest.mark.parametrize("name", ["concat", "sum"])
 @settings(deadline=None, max_examples=25)
 @given(widths=st.lists(st.integers(1, 9), min_size=1, max_size=4), classes=st.integers(2, 7), clips=st.integers(1, 5))
 def test_unimodal_logits_add_up_to_the_joint_ones(name: str, widths: list[int], classes: int, clips: int) -> None:
@@ -30,7 +30,7 @@ def test_unimodal_logits_add_up_to_the_joint_ones(name: str, widths: list[int], 
     torch.testing.assert_close(sum(head.unimodal(h).values()), head(h), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", FUSIONS.names())
+@pytest.mark.parametrize("name", ["concat", "sum"])
 def test_an_absent_modality_counts_as_a_zero_feature(name: str) -> None:
     head = FUSIONS.create({"name": name}).build({"a": 3, "v": 4}, 5)
     h = torch.randn(2, 3)
