@@ -18,6 +18,7 @@ from mmsearch.batch import Modality
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.data.demo import DemoConfig, cached_demo
 from mmsearch.errors import MMSearchError, nearest
+from mmsearch.files import write_text
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.recommend.conclude import conclude
@@ -202,7 +203,8 @@ def _space(file: Path, modalities: Mapping[str, Modality], data: str, arguments:
             f"--trials: {arguments.trials} are too few for one trial of each of {len(methods)} methods "
             f"and each modality alone; at least {least}"
         )
-    return dataclasses.replace(space, methods=methods, fusions=fusions, settings=settings)
+    narrowed = dataclasses.replace(space, methods=methods, fusions=fusions, settings=settings)
+    return narrowed.checked(arguments.methods or (), lambda m: "--methods")
 
 
 def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources) -> None:
@@ -301,9 +303,7 @@ def _record(out: Path, arguments: Arguments, space_file: Path) -> None:
 
 
 def _rewrite(path: Path, content: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(content, indent=2) + "\n")
-    fresh.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Journal) -> ClipData:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "mmsearch"
-GROUND = {"errors", "knobs", "registry", "batch"}
+GROUND = {"errors", "files", "knobs", "registry", "batch"}
 BELOW = {
     "methods": {"fusion"},
     "fusion": set(),

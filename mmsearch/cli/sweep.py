@@ -11,7 +11,7 @@ from rich.console import Console
 from mmsearch.errors import MMSearchError
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
-DEMO_DEFAULTS = {"trials": 10, "seeds": 3}
+DEMO_DEFAULTS = {"trials": 10, "seeds": 4}
 """On the embedded clips, so that the whole sweep takes minutes on two cores."""
 
 

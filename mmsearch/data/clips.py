@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmsearch.batch import Batch, Modality, View
 from mmsearch.data.splits import PARTS, development_fold, drawn_from, held_part, test_part
 from mmsearch.data.store import Store
 from mmsearch.errors import MMSearchError, nearest
+from mmsearch.files import write_text
 
 if TYPE_CHECKING:
     from mmsearch.data.dataset import Dataset
@@ -162,14 +162,7 @@ class ClipData:
             "test": self.test.astype(int).tolist(),
             "quarantined": self.quarantined,
         }
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(document), encoding="utf-8")
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise MMSearchError(f"{target}: cannot be written: {error.strerror}") from None
+        write_text(Path(path), json.dumps(document))
 
     @classmethod
     def open(cls, path: str | Path) -> ClipData:
@@ -249,8 +242,8 @@ class ClipData:
                 (which batch normalisation cannot take) joins the one before.
             epoch: the epoch, for the shuffle and the random views.
             only: per row the position in `views` of the one modality that counts as present; -1 for all.
-            shard: (rank, size): read the inputs of the rank-th of `size` slices of every batch; labels, index and
-                presence are always the whole batch's.
+            shard: (rank, size): read the inputs of the rank-th of `size` slices of every batch, of the first clip
+                where the slice is empty; labels, index and presence are always the whole batch's.
 
         Yields:
             Batches on the CPU. Frames are uint8 `[B, F, 3, H, W]` (channels last in memory).
@@ -271,7 +264,7 @@ class ClipData:
         for i, start in enumerate(cuts):
             taken = slice(start, cuts[i + 1] if i + 1 < len(cuts) else len(rows))
             chosen = rows[taken]
-            mine = np.array_split(chosen, shard[1])[shard[0]]
+            mine = chosen[:1] if shard[0] >= len(chosen) else np.array_split(chosen, shard[1])[shard[0]]
             inputs, present = {}, {}
             for position, (name, view) in enumerate(views.items()):
                 there = np.asarray(self._sources[name].present[chosen], bool)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmsearch.errors import MMSearchError
+from mmsearch.files import write_text
 from mmsearch.recommend.decision import MARGIN, Decision, Finalist, decide, summary
 from mmsearch.recommend.evidence import (
     failed_finalists,
@@ -321,11 +322,7 @@ def _cost(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 def write(run_dir: Path, recommendation: Mapping[str, Any]) -> Path:
     """`RUN/recommendation.json`, replaced as a whole."""
     path = Path(run_dir) / "recommendation.json"
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(
-        json.dumps(recommendation, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
+    write_text(path, json.dumps(recommendation, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmsearch.files import write_text
 from mmsearch.recommend import figures, words
 from mmsearch.search.trials import TrialRecord, records
 
@@ -65,9 +66,7 @@ def write(run_dir: Path, recommendation: Mapping[str, Any], events: Sequence[Map
 
 def save(path: Path, recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Path:
     """The page at `path`, replaced as a whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html(recommendation, events), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, html(recommendation, events))
     return path
 
 

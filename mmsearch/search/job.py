@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
+from mmsearch.files import write_text
 from mmsearch.search.journal import Event
 from mmsearch.training import EpochResult, Evaluation, train
 
@@ -24,6 +25,7 @@ class Run(Protocol):
     """What a job needs of a training run; see :class:`mmsearch.training.Training`."""
 
     epoch: int
+    ticks: int
 
     def __next__(self) -> EpochResult: ...
 
@@ -91,8 +93,9 @@ _CHECKPOINTS, _EPOCHS, _SELECT = "checkpoint", "epochs.jsonl", "select.json"
 class Job:
     """Drives the training of one document inside a run's folder.
 
-    Checkpoints are directories named after their epoch, so that an older one goes only when the newer is whole; the
-    results of every epoch lie beside them, so that a driver that died before it heard of an epoch hears of it later.
+    Checkpoints are directories named after the epochs trained, rehearsals included, so that an older one goes only
+    when the newer is whole; the results of every epoch that counts lie beside them, so that a driver that died before
+    it heard of an epoch hears of it later.
 
     Args:
         run_dir: the run's folder.
@@ -124,7 +127,7 @@ class Job:
         self._open_run = open_run
         self._run: Run | None = None
         self._over = False
-        self._saved_epoch = 0
+        self._saved_ticks = 0
         self._saved_at = time.monotonic()
         self._dir = trial_dir(run_dir, trial_id)
 
@@ -149,7 +152,7 @@ class Job:
     def close(self) -> None:
         """Keeps what has been done since the last checkpoint, where the trial still runs."""
         run = self._run
-        if run is not None and not self._over and run.epoch > self._saved_epoch and self._dir.is_dir():
+        if run is not None and not self._over and run.ticks > self._saved_ticks and self._dir.is_dir():
             self._save(run)
 
     def _start(self) -> Iterator[Event]:
@@ -157,7 +160,7 @@ class Job:
         self._dir.mkdir(parents=True, exist_ok=True)
         for newest in sorted(self._checkpoints(), reverse=True)[:1]:
             run.restore(self._dir / _CHECKPOINTS / str(newest))
-        self._saved_epoch = run.epoch
+        self._saved_ticks = run.ticks
         self._run = run
         done = [e for e in self._past() if e["epoch"] <= run.epoch]
         (self._dir / _EPOCHS).write_text("".join(json.dumps(e) + "\n" for e in done))
@@ -175,9 +178,10 @@ class Job:
             "cost_joint_epochs": float(result.cost_joint_epochs),
             "seconds": float(result.seconds),
         }
-        with (self._dir / _EPOCHS).open("a") as file:
-            file.write(json.dumps(event) + "\n")
-        yield event
+        if not result.rehearsal:
+            with (self._dir / _EPOCHS).open("a") as file:
+                file.write(json.dumps(event) + "\n")
+            yield event
         if result.final:
             self._over = True
             yield {"event": "finished", "select": self._keep(run)}
@@ -197,15 +201,15 @@ class Job:
         return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
     def _save(self, run: Run) -> None:
-        older = [self._dir / _CHECKPOINTS / str(epoch) for epoch in self._checkpoints()]
-        fresh, final = self._dir / _CHECKPOINTS / "fresh", self._dir / _CHECKPOINTS / str(run.epoch)
+        older = [self._dir / _CHECKPOINTS / str(ticks) for ticks in self._checkpoints()]
+        fresh, final = self._dir / _CHECKPOINTS / "fresh", self._dir / _CHECKPOINTS / str(run.ticks)
         run.save(fresh)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         for path in older:
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)
-        self._saved_epoch, self._saved_at = run.epoch, time.monotonic()
+        self._saved_ticks, self._saved_at = run.ticks, time.monotonic()
 
     def _past(self) -> Iterator[Event]:
         path = self._dir / _EPOCHS
@@ -229,9 +233,7 @@ class Job:
             "predicted": [int(p) for p in select.probabilities.argmax(1)],
             "p_true": [round(float(select.probabilities[i, select.label[i]]), 6) for i in rows],
         }
-        fresh = self._dir / (_SELECT + ".tmp")
-        fresh.write_text(json.dumps({**figures, **clip_wise}))
-        fresh.replace(self._dir / _SELECT)
+        write_text(self._dir / _SELECT, json.dumps({**figures, **clip_wise}))
         return figures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmsearch.search.journal import seconds_spent
@@ -58,10 +58,10 @@ class _Source:
     def told(self, record: TrialRecord) -> None:
         """Nothing to remember: the records say it."""
 
-    def ready(self, document: Mapping[str, Any]) -> bool:
-        """Whether every teacher of a document has been trained (or has failed)."""
-        teachers = [self.records.get(t) for t in document["teachers"].values()]
-        return all(t is not None and t.finished for t in teachers)
+    def ready(self, teachers: Collection[str]) -> bool:
+        """Whether all of these trials have ended."""
+        records = [self.records.get(t) for t in teachers]
+        return all(r is not None and r.finished for r in records)
 
 
 class TeacherSource(_Source):
@@ -69,11 +69,12 @@ class TeacherSource(_Source):
 
     def next(self) -> Ask | Signal:
         """One a modality."""
-        space = self.study.space
-        teachers = {trial_id(space.teacher(u)) for u in space.modalities}
-        for ask in self.study.paper("unimodal"):
-            if ask.trial_id in teachers and ask.trial_id not in self.records:
-                return Ask.of(ask.document, stage="teacher", why="teacher", params=ask.params)
+        asks = {ask.trial_id: ask for ask in self.study.paper("unimodal")}
+        for document in self.study.space.teachers():
+            known = asks.get(trial_id(document))
+            ask = Ask.of(document, stage="teacher", why="teacher", params=known.params if known else {})
+            if ask.trial_id not in self.records:
+                return ask
         return FINISHED
 
 
@@ -96,7 +97,7 @@ class SearchSource(_Source):
         self._clock = clock or self._seconds_spent
         self._paper = {method: study.paper(method) for method in study.space.methods}
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
-        self._teachers = {u: trial_id(study.space.teacher(u)) for u in study.space.modalities}
+        self._teachers = [trial_id(d) for d in study.space.teachers()]
         self._exhausted: set[str] = set()
 
     def next(self) -> Ask | Signal:
@@ -107,7 +108,7 @@ class SearchSource(_Source):
         count = {m: sum(1 for r in searched if r.method == m) for m in self._paper}
         waiting = False
         for method, ask in self._candidates(count, self.trials - len(searched)):
-            if self._needs_teachers[method] and not self.ready({"teachers": self._teachers}):
+            if self._needs_teachers[method] and not self.ready(self._teachers):
                 waiting = True
                 continue
             ask = ask or self.study.suggest(method)
@@ -132,7 +133,7 @@ class SearchSource(_Source):
         return candidates
 
     def _teacher_failed(self) -> bool:
-        return any(t in self.records and self.records[t].state == "failed" for t in self._teachers.values())
+        return any(t in self.records and self.records[t].state == "failed" for t in self._teachers)
 
     def _seconds_spent(self) -> float:
         events = self.study.journal.events
@@ -164,7 +165,7 @@ class ConfirmSource(_Source):
             self._asks = self._plan()
         left = [a for a in self._asks if a.trial_id not in self.records]
         for ask in left:
-            if self.ready(ask.document):
+            if self.ready(ask.document["teachers"].values()):
                 return ask
         return WAIT if left else FINISHED
 
@@ -176,8 +177,11 @@ class ConfirmSource(_Source):
             seed, fold = space.seed + CONFIRMATION_SEED + i, 1 + i
             moved = [space.moved(document, seed=seed, fold=fold) for document in finalists]
             confirm = [Ask.of(d, stage="confirm", why="confirmation") for d in moved]
-            needed = sorted({u for d in moved for u in d["teachers"]})
-            teachers = [Ask.of(space.teacher(u, seed=seed, fold=fold), stage="teacher", why="teacher") for u in needed]
+            needed = sorted({(u, d["held"]) for d in moved for u in d["teachers"]})
+            teachers = [
+                Ask.of(space.teacher(u, seed=seed, fold=fold, held=held), stage="teacher", why="teacher")
+                for u, held in needed
+            ]
             twice = {a.trial_id: a for a in confirm}
             for ask in [*(twice.get(t.trial_id, t) for t in teachers), *confirm]:
                 asks.setdefault(ask.trial_id, ask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from mmsearch.fusion import FUSIONS, OWN
 from mmsearch.knobs import MODALITIES, Knob, knobs_of
 from mmsearch.methods import METHODS, Method
 from mmsearch.registry import Registry
-from mmsearch.training import DEFAULTS, OPTIMIZERS, default_encoder, resolve, trial_id
+from mmsearch.training import DEFAULTS, OPTIMIZERS, default_encoder, refusal, resolve, trial_id
 
 BASELINES = ("joint", "unimodal", "unimodal_teacher")
 """The methods that every sweep runs, whatever its space lists; of the last at least the ensemble of teachers."""
@@ -127,13 +127,44 @@ class Space:
             settings={s: file.data.get(s, DEFAULTS[s]) for s in _SETTINGS},
             encoders=_encoders(file, modalities),
             **chosen,
-        )
+        ).checked(file.data.get("methods") or (), lambda m: file.at("methods", m))
         for s in _SETTINGS:
             try:
                 resolve({"method": {"name": "joint"}, s: space.settings[s]}, modalities)
             except MMSearchError as e:
                 raise MMSearchError(f"{file.at(s)}: {str(e).removeprefix('trial document: ')}") from None
         return space
+
+    def checked(self, named: Collection[str], where: Callable[[str], str]) -> Space:
+        """The space without the methods that go with none of its fusions on these modalities.
+
+        Args:
+            named: methods that somebody asked for by name.
+            where: the place to name where one of these cannot be.
+
+        Raises:
+            MMSearchError: there is no fusion to train with, or one of `named` cannot be trained with any.
+        """
+        if not self._trained_fusions():
+            raise MMSearchError("fusions: all of them combine what another one has trained; add one such as concat")
+        reasons = {m: self._unusable(m) for m in self.methods}
+        for m, reason in reasons.items():
+            if reason and m in named:
+                raise MMSearchError(f"{where(m)}: {reason}")
+        return dataclasses.replace(self, methods={m: c for m, c in self.methods.items() if not reasons[m]})
+
+    def _unusable(self, method: str) -> str:
+        """Why a method cannot be trained at all; empty where it can."""
+        instance = METHODS.create({"name": method, **self._fixed(method)})
+        fusions = [OWN] if instance.own_fusion else self._trained_fusions()
+        reasons = [self._refusal(instance, f) for f in fusions]
+        return "" if "" in reasons else reasons[0]
+
+    def _trained_fusions(self) -> list[str]:
+        return [f for f in self.fusions if not FUSIONS.get(f).post_hoc]
+
+    def _refusal(self, method: Method, fusion: str) -> str:
+        return refusal(method, {"name": fusion}, method.modalities(list(self.modalities)), self.encoders)
 
     def suggest(self, trial: Suggesting, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Lets an Optuna trial choose a document of a method.
@@ -163,7 +194,8 @@ class Space:
 
         def pick(name: str, knob: Knob) -> Any:
             params[name] = preset.get(name, knob.paper)
-            structural = name == "fusion" or name in {f"{method}.{k}" for k in self.methods[method].structural}
+            alternatives = {f"{method}.{k}" for k in self.methods[method].structural}
+            structural = name in alternatives or name.partition(":")[0] == "fusion"
             if structural and name not in preset and isinstance(knob.choices, tuple):
                 open_choices[name] = sorted(knob.choices, key=lambda c: c != knob.paper)
             return params[name]
@@ -177,20 +209,53 @@ class Space:
             yield from self._paper(method, {**preset, name: choice})
 
     def recipe(self) -> dict[str, Any]:
-        """What every document has in common: settings, encoders, the paper's setting of the first optimiser."""
+        """What every document has in common: settings, encoders, the paper's setting of the first optimiser.
+
+        Where the space has post-hoc fusions, every training leaves out the clips they are fitted to.
+        """
         name, choice = next(iter(self.optimizers.items()))
         optimizer = {"name": name, **choice.values(name, lambda _, knob: knob.paper)}
-        return {**self.settings, "encoders": self.encoders, "optimizer": optimizer, "data": self.data}
+        recipe = {**self.settings, "encoders": self.encoders, "optimizer": optimizer, "data": self.data}
+        return {**recipe, "held": bool(self._post_hoc())}
 
-    def teacher(self, modality: str, *, seed: int | None = None, fold: int = 0) -> dict[str, Any]:
-        """The resolved document of a modality's teacher: `unimodal` at the recipe."""
+    def _post_hoc(self) -> list[str]:
+        return [f for f in self.fusions if FUSIONS.get(f).post_hoc]
+
+    def teacher(
+        self, modality: str, *, seed: int | None = None, fold: int = 0, held: bool | None = None
+    ) -> dict[str, Any]:
+        """The resolved document of a modality's teacher: `unimodal` at the recipe.
+
+        Args:
+            modality: its name.
+            seed: None for the search's.
+            fold: of the splits.
+            held: whether it leaves out the held clips, as the teacher of a method must that needs them; None: as
+                the recipe says.
+        """
+        recipe = self.recipe()
         seed = self.seed if seed is None else seed
-        document = {**self.recipe(), "method": {"name": "unimodal", "modality": modality}, "seed": seed, "fold": fold}
+        document = {
+            **recipe,
+            "method": {"name": "unimodal", "modality": modality},
+            "seed": seed,
+            "fold": fold,
+            "held": recipe["held"] if held is None else held,
+        }
         return resolve(document, self.modalities)
+
+    def teachers(self) -> list[dict[str, Any]]:
+        """The teachers of the search, the recipe's own first; with held clips also where a method needs them."""
+        documents = [d for m in self.methods for _, d in self._paper(m, {})]
+        wanted = sorted({(d["held"], u) for d in documents for u in d["teachers"]})
+        recipe = self.recipe()["held"]
+        asked = [(recipe, u) for u in self.modalities]
+        return [self.teacher(u, held=h) for h, u in [*asked, *(w for w in wanted if w not in asked)]]
 
     def moved(self, document: Mapping[str, Any], *, seed: int, fold: int) -> dict[str, Any]:
         """The same document under another seed and fold, and so with that seed's teachers."""
-        teachers = {u: trial_id(self.teacher(u, seed=seed, fold=fold)) for u in document["teachers"]}
+        held = document["held"]
+        teachers = {u: trial_id(self.teacher(u, seed=seed, fold=fold, held=held)) for u in document["teachers"]}
         return resolve({**_writable(document), "seed": seed, "fold": fold, "teachers": teachers}, self.modalities)
 
     def needs_teachers(self, method: str) -> bool:
@@ -207,13 +272,32 @@ class Space:
         instance = METHODS.create(document)
         full = {**recipe, "method": document, "seed": seed, "fold": fold}
         if not instance.own_fusion:
-            full["fusion"] = _picked("fusion", self.fusions, pick)
+            full["fusion"] = _picked(*self._fusions_for(instance), pick)
+        if len(instance.modalities(list(self.modalities))) > 1:
+            full["post_hoc"] = self._post_hoc()
         if _trains(instance):
             full["optimizer"] = _picked("optimizer", self.optimizers, pick)
         if instance.needs_teachers:
             used = instance.modalities(list(self.modalities))
-            full["teachers"] = {u: trial_id(self.teacher(u, seed=seed, fold=fold)) for u in used}
+            held = full["held"] or instance.needs_held
+            full["teachers"] = {u: trial_id(self.teacher(u, seed=seed, fold=fold, held=held)) for u in used}
         return resolve(full, self.modalities)
+
+    def _fusions_for(self, method: Method) -> tuple[str, dict[str, Choice]]:
+        """The fusions that go with a method, and the name of the choice among them.
+
+        Where the method's own knobs narrow the choice it has another name, since a sampler wants the same choices
+        under the same name.
+        """
+        fit = {f: self.fusions[f] for f in self._trained_fusions() if not self._refusal(method, f)}
+        if not fit:
+            raise MMSearchError(f"method {method.name}: no fusion of the space goes with it at these knobs")
+        paper = METHODS.create({"name": method.name, **self._fixed(method.name)})
+        usual = [f for f in self._trained_fusions() if paper.own_fusion or not self._refusal(paper, f)]
+        return ("fusion" if list(fit) == usual else f"fusion:{','.join(fit)}"), fit
+
+    def _fixed(self, method: str) -> dict[str, Any]:
+        return self.methods[method].values(method, lambda _, knob: knob.paper)
 
 
 def is_ensemble(document: Mapping[str, Any]) -> bool:
@@ -232,7 +316,7 @@ def _writable(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _picked(kind: str, among: dict[str, Choice], pick: Pick) -> dict[str, Any]:
-    name = pick(kind, Knob(kind, next(iter(among)), f"which {kind}", choices=tuple(among)))
+    name = pick(kind, Knob(kind, next(iter(among)), f"which {kind.partition(':')[0]}", choices=tuple(among)))
     return {"name": name, **among[name].values(name, pick)}
 
 

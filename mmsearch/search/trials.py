@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch.files import write_text
 from mmsearch.search.journal import Event
 
 FILE = "trials.jsonl"
@@ -68,8 +69,8 @@ class TrialRecord:
 
     @property
     def searched(self) -> bool:
-        """Whether it belongs to the search: fold 0, not a confirmation on other splits."""
-        return self.document["fold"] == 0
+        """Whether it belongs to the search: not a confirmation on other splits, nor a teacher that is none of it."""
+        return self.document["fold"] == 0 and (self.stage != "teacher" or bool(self.params))
 
     def to_line(self) -> dict[str, Any]:
         """As a line of `trials.jsonl`."""
@@ -137,9 +138,7 @@ class TrialTable:
     def __init__(self, run_dir: Path, live: Records) -> None:
         self._path = Path(run_dir) / FILE
         self._records = live
-        fresh = self._path.with_suffix(".tmp")
-        fresh.write_text("".join(self._line(r) for r in live.values() if r.finished))
-        fresh.replace(self._path)
+        write_text(self._path, "".join(self._line(r) for r in live.values() if r.finished))
 
     def __call__(self, event: Event) -> None:
         """Takes note of an event."""

@@ -87,9 +87,9 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
         full["fusion"] = {"name": OWN}
     else:
         full["fusion"] = FUSIONS.document(FUSIONS.create(full["fusion"]))
-        reason = refusal(method, full["fusion"], used, full["encoders"])
-        if reason:
-            raise MMSearchError(f"trial document: {reason}")
+    reason = refusal(method, full["fusion"], used, full["encoders"])
+    if reason:
+        raise MMSearchError(f"trial document: {reason}")
     if not isinstance(full["held"], bool):
         raise MMSearchError(f"trial document: held must be true or false, not {full['held']!r}")
     full["post_hoc"] = _post_hoc(full["post_hoc"])
@@ -110,11 +110,14 @@ def refusal(
     """Why a method cannot be trained with a fusion; empty where it can.
 
     Args:
-        method: which does not bring its own fusion.
-        fusion: its document.
+        method: the method.
+        fusion: its document; of a method that brings its own, `own`.
         modalities: those the method trains on.
         encoders: their documents.
     """
+    if method.own_fusion:
+        reason = method.refuses(FUSIONS.create({"name": "concat"}), modalities)
+        return f"method {method.name}: {reason}" if reason else ""
     component = FUSIONS.create(fusion)
     reason = method.refuses(component, modalities)
     if reason:

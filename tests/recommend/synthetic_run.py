@@ -153,8 +153,9 @@ class Run:
     ) -> None:
         trial_id = identity(doc)
         method, fusion = doc["method"]["name"], doc["fusion"]["name"]
+        params = {f"{method}.{k}": v for k, v in doc["method"].items() if k != "name"}
         self.emit(
-            "asked", trial_id=trial_id, stage=stage, method=method, fusion=fusion, document=doc, params={}, why=why
+            "asked", trial_id=trial_id, stage=stage, method=method, fusion=fusion, document=doc, params=params, why=why
         )
         self.emit("started", trial_id=trial_id, attempt=1, epoch=0)
         epochs, reached, seconds = doc["epochs"], 0.0, 0.0

@@ -55,6 +55,10 @@ class StandIn:
         self.epoch = 0
         self.epochs = document["epochs"]
 
+    @property
+    def ticks(self) -> int:
+        return self.epoch
+
     def __next__(self) -> EpochResult:
         trained = document_trains(self.document)
         time.sleep(self.behave.get("sleep", 0.0) if trained else 0.0)
@@ -72,7 +76,7 @@ class StandIn:
         if self.behave.get("nan") == name and self.epoch == 2:
             score = math.nan
         return EpochResult(
-            self.epoch, self.epochs, self.epoch == self.epochs, "train", score, {"val/accuracy": score},
+            self.epoch, self.epochs, self.epoch == self.epochs, "train", False, score, {"val/accuracy": score},
             float(self.epoch), 0.5 * self.epoch,
         )  # fmt: skip
 
@@ -95,7 +99,7 @@ class StandIn:
 
     def evaluate(self, part: str) -> Evaluation:
         p = np.array([[0.7, 0.3], [0.2, 0.8]])
-        return Evaluation(1.0, 1.0, {"sound": 0.5}, 0.1, p, np.array([0, 1]), np.array([5, 7]))
+        return Evaluation(1.0, 1.0, {"sound": 0.5}, 0.1, p, np.array([0, 1]), np.array([5, 7]), None, None)
 
 
 def document_trains(document: dict) -> bool:
