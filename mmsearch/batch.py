@@ -85,11 +85,9 @@ class Batch:
             {k: v.to(device, non_blocking=True) for k, v in self.present.items()},
         )
 
-    def split(self, size: int) -> list[Batch]:
-        """Micro-batches of at most `size` clips, in order."""
-        if len(self) <= size:
-            return [self]
-        return [self.cut(slice(i, i + size)) for i in range(0, len(self), size)]
+    def pieces(self, n: int) -> list[Batch]:
+        """The batch cut into `n`, in order."""
+        return [self] if n == 1 else [self.cut(c) for c in even_slices(len(self), n)]
 
     def cut(self, c: slice) -> Batch:
         """Some of the clips."""
@@ -151,9 +149,12 @@ class Output:
         return self.each(lambda x: x.detach())
 
     def float(self) -> Output:
-        """Logits and unimodal logits in float32, or what is finer."""
+        """Logits, features and unimodal logits in float32, or what is finer."""
         return dataclasses.replace(
-            self, logits=_fine(self.logits), unimodal={k: _fine(v) for k, v in self.unimodal.items()}
+            self,
+            logits=_fine(self.logits),
+            features={k: _fine(v) for k, v in self.features.items()},
+            unimodal={k: _fine(v) for k, v in self.unimodal.items()},
         )
 
     def each(self, f: Callable[[Tensor], Tensor]) -> Output:
@@ -164,6 +165,13 @@ class Output:
             {k: f(v) for k, v in self.unimodal.items()},
             {k: f(v) for k, v in self.tokens.items()},
         )
+
+
+def even_slices(clips: int, n: int) -> list[slice]:
+    """So many clips cut into `n` slices, sizes as equal as can be and the larger ones first."""
+    small, extra = divmod(clips, n)
+    ends = [small * (i + 1) + min(i + 1, extra) for i in range(n)]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _fine(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Knob:
         low, high: inclusive range of a number.
         log: sample on a logarithmic scale.
         choices: the values of a categorical, or :data:`MODALITIES`.
-        when: the knob exists only where these other knobs have these values.
+        when: the knob exists only where these other knobs have these values (a tuple: one of them).
         search: False for a field that a document may set but no search varies unless a space says so.
         also: values outside the range that a document may have, such as the 0 of a no-op.
     """
@@ -51,7 +51,7 @@ class Knob:
 
     def active(self, values: Mapping[str, Any]) -> bool:
         """Whether the knob exists beside these values of the other knobs."""
-        return all(values.get(k) == v for k, v in self.when.items())
+        return all(values.get(k) in (v if isinstance(v, tuple) else (v,)) for k, v in self.when.items())
 
     def check(self, value: Any, where: str) -> Any:
         """The value, cast to the knob's type.

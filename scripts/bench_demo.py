@@ -148,12 +148,12 @@ def gains(results: list[dict[str, Any]]) -> str:
     return "; ".join(parts)
 
 
-def open_data(condition: str, seed: int, work: Path | None) -> Path:
+def open_data(condition: str, seed: int, work: Path | None, **dials: Any) -> Path:
     """Writes the demo where it is not cached, decodes it, and saves what a training opens."""
     from mmsearch.data import Dataset, clip_data, prepare
     from mmsearch.data.demo import DemoConfig, cached_demo, write_demo
 
-    config = DemoConfig.of(condition, seed=seed)
+    config = DemoConfig.of(condition, seed=seed, **dials)
     dataset_path = write_demo(work / f"{condition}-{seed}", config) if work else cached_demo(config)
     dataset = Dataset.load(dataset_path)
     store = dataset_path.parent / "store"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def agreement() -> None:
-    """The README's own method, registered as a third party's would be."""
-    if "agreement" in METHODS:
-        return
+def agreement() -> Iterator[None]:
+    """The README's own method, registered as a third party's would be, and only while this file is tested."""
     module = types.ModuleType("readme_method")
     sys.modules["readme_method"] = module
     exec(compile(next(b for b in BLOCKS if "class Agreement" in b), "README.md", "exec"), module.__dict__)
     METHODS.register(module.Agreement)
+    yield
+    assert METHODS._found is not None
+    del METHODS._found["agreement"]
 
 
 class TestTheReadmesMethod(MethodConformance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,17 +13,61 @@ from rich.table import Table
 from rich.text import Text
 
 from mmsearch.knobs import Knob, knobs_of
-from mmsearch.recommend.words import number
+from mmsearch.methods import Method
+from mmsearch.recommend.words import listed, number
 from mmsearch.registry import Registry
 
 _TEXTS = ("summary", "paper", "formula")
+COLUMNS = ("knob", "range", "paper", "what it does", "only with")
 
 
 def describe(component: type) -> dict[str, Any]:
-    """A component as JSON: `name`, `summary`, `paper`, `formula` where it has them, and its `knobs`."""
+    """A component as JSON: `name`, `summary`, `paper`, `formula` where it has them, and its `knobs`.
+
+    Of a method also what it declares: `no_op`, `dominance`, `earliest`.
+    """
     texts = {t: getattr(component, t) for t in _TEXTS if getattr(component, t, None)}
     knobs = [_knob(k) for k in knobs_of(component).values()]
-    return {"name": component.name, **texts, "knobs": knobs}  # type: ignore[attr-defined]
+    declared: dict[str, Any] = {}
+    if issubclass(component, Method):
+        signal = component.dominance
+        declared["no_op"] = dataclasses.asdict(component.no_op)
+        declared["dominance"] = None if signal is None else dataclasses.asdict(signal)
+        declared["earliest"] = component.earliest
+    return {"name": component.name, **texts, **declared, "knobs": knobs}  # type: ignore[attr-defined]
+
+
+def facts(c: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to say of a described component, as label and text."""
+    found = [(t, c[t]) for t in _TEXTS if t in c]
+    if "no_op" in c:
+        found.append(("no-op", _no_op(c["name"], c["no_op"])))
+    if c.get("dominance"):
+        signal, strong = c["dominance"]["signal"], c["dominance"]["strong"]
+        found.append(("dominance", f"the modality with the {strong} {signal} is the strong one"))
+    if c.get("earliest"):
+        found.append(("judged", f"against others after {c['earliest']:.0%} of the training at the earliest"))
+    return found
+
+
+def _no_op(name: str, no_op: dict[str, Any]) -> str:
+    if no_op["equals"] is None:
+        return f"none: {no_op['reason']}"
+    if no_op["equals"] == name:
+        return "it is what others equal where they do nothing"
+    exact = "bit for bit" if no_op["tolerance"] == 0 else f"to {no_op['tolerance']:g}"
+    knobs = listed([f"{k} {number(v)}" for k, v in no_op["knobs"].items()])
+    return f"equals {no_op['equals']} {exact}" + (f" with {knobs}" if knobs else "")
+
+
+def knob_rows(c: dict[str, Any]) -> list[list[str]]:
+    """The knobs of a described component, under :data:`COLUMNS`."""
+    rows = []
+    for k in c["knobs"]:
+        when = ", ".join(f"{name} {value}" for name, value in k["when"].items())
+        searched = k["range"] if k["searched"] else f"{k['range']} (not searched)"
+        rows.append([k["name"], searched, number(k["paper"]), k["help"], when])
+    return rows
 
 
 def _knob(k: Knob) -> dict[str, Any]:
@@ -68,18 +113,15 @@ def _all(found: list[dict[str, Any]]) -> Table:
 
 
 def _one(c: dict[str, Any]) -> Group:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column()
-    for t in _TEXTS:
-        if t in c:
-            facts.add_row(t, Text(c[t]))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    for label, text in facts(c):
+        grid.add_row(label, Text(text))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("knob", "range", "paper", "what it does", "only with"):
+    for column in COLUMNS:
         table.add_column(column)
-    for k in c["knobs"]:
-        when = ", ".join(f"{name} {value}" for name, value in k["when"].items())
-        searched = k["range"] if k["searched"] else f"{k['range']} (not searched)"
-        table.add_row(Text(k["name"], "bold"), Text(searched), Text(number(k["paper"])), Text(k["help"]), Text(when))
+    for name, *cells in knob_rows(c):
+        table.add_row(Text(name, "bold"), *map(Text, cells))
     knobs = table if c["knobs"] else Text("It has no knobs.")
-    return Group(Text(c["name"], "bold"), facts, Text(), knobs)
+    return Group(Text(c["name"], "bold"), grid, Text(), knobs)

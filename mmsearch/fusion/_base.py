@@ -36,6 +36,12 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
+def filled(features: Mapping[str, Tensor], widths: Mapping[str, int]) -> dict[str, Tensor]:
+    """The features `[B, D_u]` of all modalities of `widths`, in its order; one that is absent is zero."""
+    some = next(iter(features.values()))
+    return {u: features[u] if u in features else some.new_zeros(len(some), d) for u, d in widths.items()}
+
+
 @dataclasses.dataclass
 class Fusion:
     """Base of all fusions; fields made with :func:`mmsearch.knobs.knob` are its knobs.
@@ -45,8 +51,8 @@ class Fusion:
         summary: one line of what it does.
         paper: title and year of the source.
         formula: joint logits z from features h_u.
-        decomposable: whether z = Σ_u z_u with z_u a function of h_u alone. Where it is not, unimodal logits come
-            from probe heads that are trained on detached features and touch nothing else.
+        decomposable: whether z = Σ_u z_u with z_u a function of h_u alone (post hoc: in training). Where it is not,
+            unimodal logits come from probe heads that are trained on detached features and touch nothing else.
         reads_tokens: whether the head reads tokens instead of pooled features.
         mixes: whether it exchanges the encoders' maps between their stages.
         post_hoc: whether it combines the unimodal logits of a trained model (trained as `sum`), fitted on clips

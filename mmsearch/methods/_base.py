@@ -188,6 +188,23 @@ class Context(Protocol):
         """
         ...
 
+    def average(self, part: Batch, value: Tensor, of: Callable[[Output, Batch], Tensor]) -> Tensor:
+        """What `value`, a mean over the clips of a micro-batch, is over the step's whole batch, detached.
+
+        Where the batch is one micro-batch in one process this is `value`; else it costs one pass without gradient a
+        call, so ask once a step.
+
+        Args:
+            part: the micro-batch.
+            value: its mean.
+            of: the same mean of any other micro-batch and its output; it may call :meth:`forward`.
+        """
+        ...
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over processes of what each found in its slice of the batch, where no output carries it."""
+        ...
+
     def scan(self, part: str = "train", rows: np.ndarray | None = None) -> Iterator[tuple[Output, Batch]]:
         """The method's own predictions, in evaluation mode and without augmentation or gradient.
 
@@ -198,6 +215,10 @@ class Context(Protocol):
         Yields:
             Output and batch (without inputs) of up to 128 clips.
         """
+        ...
+
+    def sample(self, part: str, clips: int) -> Batch:
+        """A few clips of `train` or `held` with their inputs, without augmentation; the same ones at every call."""
         ...
 
     def teacher_outputs(self, batch: Batch) -> dict[str, Output]:

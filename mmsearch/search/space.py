@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,7 +156,8 @@ class Space:
 
     def _unusable(self, method: str) -> str:
         """Why a method cannot be trained at all; empty where it can."""
-        instance = METHODS.create({"name": method, **self._fixed(method)})
+        choice = self.methods[method]
+        instance = METHODS.create({"name": method, **choice.values(method, lambda _, knob: knob.paper)})
         fusions = [OWN] if instance.own_fusion else self._trained_fusions()
         reasons = [self._refusal(instance, f) for f in fusions]
         return "" if "" in reasons else reasons[0]
@@ -188,6 +190,10 @@ class Space:
         """
         return [params for params, _ in self._paper(method, {})]
 
+    def paper_documents(self, method: str) -> list[dict[str, Any]]:
+        """The documents of :meth:`paper_points`."""
+        return [document for _, document in self._paper(method, {})]
+
     def _paper(self, method: str, preset: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         params: dict[str, Any] = {}
         open_choices: dict[str, list[Any]] = {}
@@ -218,8 +224,17 @@ class Space:
         recipe = {**self.settings, "encoders": self.encoders, "optimizer": optimizer, "data": self.data}
         return {**recipe, "held": bool(self._post_hoc())}
 
-    def _post_hoc(self) -> list[str]:
-        return [f for f in self.fusions if FUSIONS.get(f).post_hoc]
+    def _post_hoc(self) -> list[dict[str, Any]]:
+        """Every alternative of the post-hoc fusions, the rest of their knobs at the paper's setting."""
+        documents = []
+        for name, choice in self.fusions.items():
+            if FUSIONS.get(name).post_hoc:
+                texts = [k for n, k in choice.knobs.items() if isinstance(k.paper, str) and n not in choice.fixed]
+                for values in itertools.product(*(k.choices or () for k in texts)):
+                    fixed = dict(zip((k.name for k in texts), values, strict=True))
+                    chosen = choice.narrowed(fixed).values(name, lambda _, knob: knob.paper)
+                    documents.append({"name": name, **chosen})
+        return documents
 
     def teacher(
         self, modality: str, *, seed: int | None = None, fold: int = 0, held: bool | None = None
@@ -246,11 +261,23 @@ class Space:
 
     def teachers(self) -> list[dict[str, Any]]:
         """The teachers of the search, the recipe's own first; with held clips also where a method needs them."""
-        documents = [d for m in self.methods for _, d in self._paper(m, {})]
-        wanted = sorted({(d["held"], u) for d in documents for u in d["teachers"]})
+        documents = [(m, d) for m in self.methods for _, d in self._paper(m, {}) if d["teachers"]]
+        held = {(d["held"] or h, u) for m, d in documents for h in self._may_hold(m, d) for u in d["teachers"]}
+        wanted = sorted(held)
         recipe = self.recipe()["held"]
         asked = [(recipe, u) for u in self.modalities]
         return [self.teacher(u, held=h) for h, u in [*asked, *(w for w in wanted if w not in asked)]]
+
+    def _may_hold(self, method: str, document: Mapping[str, Any]) -> set[bool]:
+        """Whether a document needs held clips, and whether it may with another value of one of its choices."""
+        choice, mine = self.methods[method], document["method"]
+        changes = [
+            {name: value}
+            for name, knob in choice.knobs.items()
+            if isinstance(knob.choices, tuple) and knob.search and name in mine and name not in choice.fixed
+            for value in knob.choices
+        ]
+        return {METHODS.create({**mine, **change}).needs_held for change in [{}, *changes]}
 
     def moved(self, document: Mapping[str, Any], *, seed: int, fold: int) -> dict[str, Any]:
         """The same document under another seed and fold, and so with that seed's teachers."""
@@ -286,18 +313,13 @@ class Space:
     def _fusions_for(self, method: Method) -> tuple[str, dict[str, Choice]]:
         """The fusions that go with a method, and the name of the choice among them.
 
-        Where the method's own knobs narrow the choice it has another name, since a sampler wants the same choices
-        under the same name.
+        A narrowed choice has a name of its own, since a sampler wants the same choices under the same name.
         """
-        fit = {f: self.fusions[f] for f in self._trained_fusions() if not self._refusal(method, f)}
+        trained = self._trained_fusions()
+        fit = {f: self.fusions[f] for f in trained if not self._refusal(method, f)}
         if not fit:
             raise MMSearchError(f"method {method.name}: no fusion of the space goes with it at these knobs")
-        paper = METHODS.create({"name": method.name, **self._fixed(method.name)})
-        usual = [f for f in self._trained_fusions() if paper.own_fusion or not self._refusal(paper, f)]
-        return ("fusion" if list(fit) == usual else f"fusion:{','.join(fit)}"), fit
-
-    def _fixed(self, method: str) -> dict[str, Any]:
-        return self.methods[method].values(method, lambda _, knob: knob.paper)
+        return ("fusion" if list(fit) == trained else f"fusion:{','.join(fit)}"), fit
 
 
 def is_ensemble(document: Mapping[str, Any]) -> bool:

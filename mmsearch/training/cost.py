@@ -31,8 +31,14 @@ class CostMeter:
         self._measuring = False
 
     @contextlib.contextmanager
-    def count(self, kind: str, n_clips: int) -> Iterator[None]:
-        """Everything run inside is one step of this kind over `n_clips` clips; an inner call adds nothing."""
+    def count(self, kind: str, n_clips: int, seen: int | None = None) -> Iterator[None]:
+        """Everything run inside is one step of this kind over `n_clips` clips; an inner call adds nothing.
+
+        Args:
+            kind: of step.
+            n_clips: of all processes.
+            seen: those that this process works on; None for all.
+        """
         if self._measuring:
             yield
             return
@@ -44,7 +50,7 @@ class CostMeter:
                 counter = FlopCounterMode(display=False)
                 with counter:
                     yield
-                self.per_clip[kind] = counter.get_total_flops() / n_clips
+                self.per_clip[kind] = counter.get_total_flops() / (seen or n_clips)
         finally:
             self._measuring = False
         self.total += self.per_clip[kind] * n_clips

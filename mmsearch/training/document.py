@@ -11,6 +11,7 @@ from mmsearch.batch import Modality
 from mmsearch.encoders import ENCODERS
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS, OWN
+from mmsearch.knobs import knobs_of
 from mmsearch.methods import METHODS, Method
 from mmsearch.training.optimizers import OPTIMIZERS
 
@@ -32,7 +33,8 @@ DEFAULTS: dict[str, Any] = {
 """Every key of a document, with what stands where it is left out.
 
 `held` cuts an eighth of train off, for what a method or a post-hoc fusion must not have trained on; it is set where it
-is needed. `post_hoc` names the post-hoc fusions that are evaluated at the end on the model's own unimodal logits.
+is needed. `post_hoc` lists the post-hoc fusions (documents or names) that are evaluated at the end on the model's own
+unimodal logits.
 """
 
 _WHOLE = {"batch_size": 2, "epochs": 1, "seed": 0, "fold": 0}
@@ -133,14 +135,26 @@ def needs_held(document: Mapping[str, Any]) -> bool:
     return document["held"] or fitted or method_of(document).needs_held
 
 
-def _post_hoc(names: Any) -> list[str]:
-    if not isinstance(names, list):
-        raise MMSearchError(f"trial document: post_hoc must be a list of fusions, not {names!r}")
+def _post_hoc(given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, list):
+        raise MMSearchError(f"trial document: post_hoc must be a list of fusions, not {given!r}")
     known = [n for n in FUSIONS.names() if FUSIONS.get(n).post_hoc]
-    for name in names:
-        if name not in known:
-            raise MMSearchError(f"trial document: no post-hoc fusion {name!r}{nearest(str(name), known)}")
-    return sorted(set(names))
+    documents = {}
+    for entry in given:
+        document = entry if isinstance(entry, Mapping) else {"name": entry}
+        if document.get("name") not in known:
+            name = str(document.get("name"))
+            raise MMSearchError(f"trial document: no post-hoc fusion {name!r}{nearest(name, known)}")
+        full = FUSIONS.document(FUSIONS.create(document))
+        documents[post_hoc_label(full)] = full
+    return [documents[label] for label in sorted(documents)]
+
+
+def post_hoc_label(document: Mapping[str, Any]) -> str:
+    """A post-hoc fusion in the names of figures: its name and its choices, as in `decision/vote`."""
+    knobs = knobs_of(FUSIONS.get(document["name"]))
+    chosen = [str(v) for k, v in document.items() if k in knobs and isinstance(knobs[k].paper, str)]
+    return "/".join([document["name"], *chosen])
 
 
 def _encoder(given: Mapping[str, Any], modality: Modality) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mmsearch.encoders import ENCODERS
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import Method
 from mmsearch.training.checkpoint import load_state, save_state
-from mmsearch.training.document import method_of
+from mmsearch.training.document import method_of, post_hoc_label
 from mmsearch.training.model import Model
 
 if TYPE_CHECKING:
@@ -168,21 +168,22 @@ def evaluate(
     )
 
 
-def post_hoc(names: Sequence[str], held: Evaluation, judged: Evaluation) -> dict[str, float]:
-    """Accuracy of post-hoc fusions of a model's unimodal logits, by the fusion's name.
+def post_hoc(fusions: Sequence[Mapping[str, Any]], held: Evaluation, judged: Evaluation) -> dict[str, float]:
+    """Accuracy of post-hoc fusions of a model's unimodal logits, by name and choices, as in `decision/vote`.
 
     Args:
-        names: of the fusions.
+        fusions: their documents.
         held: the model on clips held out of its training, to which a fusion is fitted.
         judged: the model on the clips that count.
     """
     accuracy = {}
-    for name in names:
+    for document in fusions:
         z, present = judged.output.unimodal, judged.batch.present
-        head = FUSIONS.create({"name": name}).build({u: 1 for u in z}, judged.output.logits.shape[1])
+        with torch.random.fork_rng([]):
+            head = FUSIONS.create(document).build({u: 1 for u in z}, judged.output.logits.shape[1])
         head.fit(held.output.unimodal, held.batch.label, held.batch.present)
         hits = head.eval().combine(z, present).argmax(1) == judged.batch.label
-        accuracy[name] = float(hits.double().mean())
+        accuracy[post_hoc_label(document)] = float(hits.double().mean())
     return accuracy
 
 

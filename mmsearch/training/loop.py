@@ -120,7 +120,14 @@ class Training(Iterator[EpochResult]):
         for u in self.predictor.modalities:
             if u not in teachers:
                 raise MMSearchError(f"method {self.method.name}: no teacher for modality {u!r}")
-        return {u: Predictor.load(teachers[u], self.device) for u in self.predictor.modalities}
+        loaded = {u: Predictor.load(teachers[u], self.device) for u in self.predictor.modalities}
+        for u, teacher in loaded.items():
+            if self.method.needs_held and not teacher.document["held"]:
+                raise MMSearchError(
+                    f"method {self.method.name}: the teacher of {u} was trained on the clips that this method needs "
+                    "held out; train it with `held: true`"
+                )
+        return loaded
 
     @contextlib.contextmanager
     def _private_randomness(self, *purpose: str | int) -> Iterator[None]:
@@ -160,6 +167,7 @@ class Training(Iterator[EpochResult]):
             self.epoch += not stage.rehearsal
         else:
             stage = self.method.stages()[-1]
+            metrics = self._pass_stage(stage)
             self.epoch = self.epochs
         final = self.epoch == self.epochs
         held = self._fit_post_hoc()
@@ -183,6 +191,15 @@ class Training(Iterator[EpochResult]):
             cost_joint_epochs=self._cost(),
             seconds=self._seconds,
         )
+
+    def _pass_stage(self, stage: Stage) -> dict[str, float]:
+        """The hooks of a stage that trains nothing; gives its signals."""
+        ctx = self.context
+        ctx.start_epoch(stage, 0, 1)
+        method = self.method
+        for hook in (method.on_stage_start, method.on_epoch_start, method.on_epoch_end, method.on_stage_end):
+            hook(ctx)
+        return ctx.signals()
 
     def _clock(self, stage: Stage) -> int:
         """Names the epoch in seeds; a rehearsal takes nothing away from the epochs that count."""
@@ -215,9 +232,11 @@ class Training(Iterator[EpochResult]):
                 self.model.train()
                 for module in frozen:
                     module.eval()
-                with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch)):
+                mine = self.world.local(len(batch))
+                with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
                     loss_sum += self.method.step(ctx, batch) * len(batch)
                 done += len(batch)
+        self.world.average_buffers(self.model)
         self.method.on_epoch_end(ctx)
         if position == length - 1:
             self.method.on_stage_end(ctx)
@@ -225,14 +244,14 @@ class Training(Iterator[EpochResult]):
 
     @contextlib.contextmanager
     def _moving(self, stage: Stage) -> Iterator[list[nn.Module]]:
-        """Freezes what the stage does not train; gives the frozen modules."""
+        """Freezes what the stage does not train; gives the frozen modules that are to be in evaluation mode."""
         parts = self.model.parts()
         frozen = [] if stage.trains is None else [m for g, m in parts.items() if g not in (*stage.trains, PROBES)]
         held = [p for m in frozen for p in m.parameters() if p.requires_grad]
         for p in held:
             p.requires_grad_(False)
         try:
-            yield frozen
+            yield [m for m in frozen if not (m is self.model.fusion and self.model.kind.post_hoc)]
         finally:
             for p in held:
                 p.requires_grad_(True)
@@ -245,8 +264,10 @@ class Training(Iterator[EpochResult]):
             return None
         held = self.evaluate("held")
         if posthoc:
-            self.model.fusion.fit(held.output.unimodal, held.batch.label, held.batch.present)
-            self.model.fusion.to(self.device)
+            with torch.no_grad():  # a method may predict with other unimodal logits than the head's
+                own = self.model.fusion.unimodal({u: h.to(self.device) for u, h in held.output.features.items()})
+            held_clips = held.batch.to(self.device)
+            self.model.fusion.fit(own, held_clips.label, held_clips.present)
         return held
 
     def _cost(self) -> float:
@@ -387,11 +408,16 @@ class StepContext:
         self._batch, self._preview = batch, None
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The micro-batches of this process; while one is out, what it adds to a gradient is weighted by its share."""
-        mine = self._run.world.bounds(len(batch))[self._run.world.rank]
-        local = dataclasses.replace(batch.without_inputs().cut(mine), inputs=batch.inputs)
-        for part in local.split(self._micro_batch or max(len(local), 1)):
-            self._share = len(part) / len(batch)
+        """The micro-batches of this process; while one is out, what it adds to a gradient is weighted by its share.
+
+        Every process has as many, so that a loss may ask for a sum over processes; for that a micro-batch may be one
+        clip too large.
+        """
+        world = self._run.world
+        local = dataclasses.replace(batch.without_inputs().cut(world.local(len(batch))), inputs=batch.inputs)
+        stand_in = world.rank >= len(batch)
+        for part in local.pieces(world.micro_batches(len(batch), self._micro_batch)):
+            self._share = 0.0 if stand_in else len(part) / len(batch)
             yield part
         self._share = 1.0
 
@@ -410,7 +436,7 @@ class StepContext:
             features = run.method.modify_features(self, {u: e.pooled for u, e in encoded.items()}, batch)
             out = self.model.fuse(features, tokens_of(encoded))
         out = out.float()
-        if len(self.model.probes) and torch.is_grad_enabled():
+        if len(self.model.probes) and torch.is_grad_enabled() and (mask is None or level == "feature"):
             losses = [nn.functional.cross_entropy(z, batch.label) for z in out.unimodal.values()]
             (torch.stack(losses).sum() * self._share).backward(inputs=list(self.model.probes.parameters()))
             out = dataclasses.replace(out, unimodal={u: z.detach() for u, z in out.unimodal.items()})
@@ -432,15 +458,15 @@ class StepContext:
     ) -> tuple[Output, Tensor]:
         """Forward and backward of a batch."""
         outs, total = [], torch.zeros((), device=self.device)
-        for part in self._parts(batch):
-            out = self.forward(part, mask)
-            value = loss(out, part)
-            if value.requires_grad:
-                (value if self._share == 1.0 else value * self._share).backward()
-            outs.append(dataclasses.replace(out.detach(), tokens={}))
-            total += self._share * value.detach()
         world = self._run.world
-        world.sum_gradients(self._trained())
+        with world.summed_gradients(self._trained()):
+            for part in self._parts(batch):
+                out = self.forward(part, mask)
+                value = loss(out, part)
+                if value.requires_grad:
+                    (value if self._share == 1.0 else value * self._share).backward()
+                outs.append(dataclasses.replace(out.detach(), tokens={}))
+                total += self._share * value.detach()
         world.sum([total])
         return world.gather(Output.cat(outs), len(batch)), total
 
@@ -453,19 +479,19 @@ class StepContext:
         outs: list[Output] = []
         totals: dict[str, Tensor] = {}
         sums: dict[str, list[Tensor]] = {}
-        for part in self._parts(batch):
-            out = self.forward(part)
-            values = losses(out, part)
-            for i, (name, value) in enumerate(values.items()):
-                found = torch.autograd.grad(
-                    value * self._share, parameters, retain_graph=i < len(values) - 1, allow_unused=True
-                )
-                new = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-                sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
-                totals[name] = totals.get(name, torch.zeros_like(value)) + self._share * value.detach()
-            outs.append(dataclasses.replace(out.detach(), tokens={}))
         world = self._run.world
-        world.sum_gradients(list(self.model.probes.parameters()))
+        with world.summed_gradients(list(self.model.probes.parameters())):
+            for part in self._parts(batch):
+                out = self.forward(part)
+                values = losses(out, part)
+                for i, (name, value) in enumerate(values.items()):
+                    found = torch.autograd.grad(
+                        value * self._share, parameters, retain_graph=i < len(values) - 1, allow_unused=True
+                    )
+                    new = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+                    sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
+                    totals[name] = totals.get(name, torch.zeros_like(value)) + self._share * value.detach()
+                outs.append(dataclasses.replace(out.detach(), tokens={}))
         world.sum([*totals.values(), *(g for gs in sums.values() for g in gs)])
         found_by = {name: _grouped(groups, gs) for name, gs in sums.items()}
         return world.gather(Output.cat(outs), len(batch)), totals, found_by
@@ -508,27 +534,62 @@ class StepContext:
                 self._preview = run.world.gather(Output.cat(outs), len(batch))
         return self._preview, batch.without_inputs()
 
+    def average(self, part: Batch, value: Tensor, of: Callable[[Output, Batch], Tensor]) -> Tensor:
+        """The mean over the step's whole batch, without gradient."""
+        batch = self._batch
+        assert batch is not None
+        if len(part) == len(batch):
+            return value.detach()
+        share, total = self._share, torch.zeros_like(value)
+        with torch.no_grad(), self._statistics_kept():
+            for p in self._parts(batch):
+                total += self._share * of(self.forward(p), p)
+        self._share = share
+        self._run.world.sum([total])
+        return total
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over processes; one that sees only a stand-in adds nothing."""
+        assert self._batch is not None
+        total = value.clone() if self._run.world.rank < len(self._batch) else torch.zeros_like(value)
+        self._run.world.sum([total])
+        return total
+
     @contextlib.contextmanager
     def _statistics_kept(self) -> Iterator[None]:
-        """Batch norm uses the statistics of the batch but does not remember them."""
+        """Batch norm uses the statistics of the batch but does not remember them.
+
+        It writes to copies: a graph that waits for its backward pass holds the buffers themselves.
+        """
         norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
-        kept = [{k: b.clone() for k, b in m.named_buffers()} for m in norms]
+        kept = [dict(m.named_buffers()) for m in norms]
         try:
+            for m, buffers in zip(norms, kept, strict=True):
+                for k, b in buffers.items():
+                    setattr(m, k, b.clone())
             yield
         finally:
             for m, buffers in zip(norms, kept, strict=True):
                 for k, b in buffers.items():
-                    getattr(m, k).copy_(b)
+                    setattr(m, k, b)
 
     def scan(self, part: str = "train", rows: np.ndarray | None = None) -> Iterator[tuple[Output, Batch]]:
         """Predictions in evaluation mode."""
         run = self._run
-        if rows is None:
-            rows = self.rows if part == "train" else run.data.part(part, run.document["fold"])
+        rows = self._rows_of(part) if rows is None else rows
         for batch in run.data.batches(rows, 128, run.predictor.views(training=False)):
             with run.meter.count("scan", len(batch)):
                 out = run.predictor.predict(batch)
             yield out, batch.without_inputs().to(run.device)
+
+    def _rows_of(self, part: str) -> np.ndarray:
+        return self.rows if part == "train" else self._run.data.part(part, self._run.document["fold"])
+
+    def sample(self, part: str, clips: int) -> Batch:
+        """A few clips with their inputs."""
+        run = self._run
+        rows = np.random.default_rng(seed_of(run.document["seed"], "sample")).permutation(self._rows_of(part))[:clips]
+        return next(iter(run.data.batches(rows, clips, run.predictor.views(training=False)))).to(run.device)
 
     def teacher_outputs(self, batch: Batch) -> dict[str, Output]:
         """Outputs of the frozen teachers; computed once a clip where nothing is augmented."""

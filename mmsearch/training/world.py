@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmsearch.batch import Output
+from mmsearch.batch import Output, even_slices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,17 @@ class World:
 
     def bounds(self, clips: int) -> list[slice]:
         """The slice of a batch of every process, sizes as equal as can be and the larger ones first."""
-        small, extra = divmod(clips, self.size)
-        ends = [small * (r + 1) + min(r + 1, extra) for r in range(self.size)]
-        return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        return even_slices(clips, self.size)
+
+    def micro_batches(self, clips: int, most: int | None) -> int:
+        """Into how many micro-batches of `most` clips every process cuts its slice of a batch."""
+        sizes = [b.stop - b.start for b in self.bounds(clips)]
+        return 1 if most is None else max(1, min(math.ceil(sizes[0] / most), sizes[-1]))
+
+    def local(self, clips: int) -> slice:
+        """What this process sees of a batch: its slice, or where there are too few clips the first as a stand-in."""
+        mine = self.bounds(clips)[self.rank]
+        return mine if mine.stop > mine.start else slice(0, 1)
 
     def sum(self, tensors: list[Tensor]) -> None:
         """Replaces every tensor by its sum over processes."""
@@ -50,14 +61,33 @@ class World:
                 t.copy_(together[start : start + t.numel()].view_as(t))
                 start += t.numel()
 
-    def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replaces `p.grad` by its sum over processes; a process where there is none adds nothing."""
-        if self.size == 1:
+    @contextlib.contextmanager
+    def summed_gradients(self, parameters: list[nn.Parameter]) -> Iterator[None]:
+        """What is added to `p.grad` inside is summed over processes at the end.
+
+        A process that adds nothing to a parameter counts as zero; where none does, `p.grad` stays as it was.
+        """
+        if self.size == 1 or not parameters:
+            yield
             return
+        before = [p.grad for p in parameters]
         for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        self.sum([p.grad for p in parameters if p.grad is not None])
+            p.grad = None
+        yield
+        there = [torch.full((), float(p.grad is not None), device=p.device) for p in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.sum([*gradients, *there])
+        for p, g, n, b in zip(parameters, gradients, torch.stack(there).tolist(), before, strict=True):
+            p.grad = b if n == 0 else g if b is None else b + g
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Replaces every floating-point buffer (the statistics of batch norm) by its mean over processes."""
+        if self.size > 1:
+            buffers = [b for b in module.buffers() if b.is_floating_point()]
+            sums = [b.double() for b in buffers]
+            self.sum(sums)
+            for b, total in zip(buffers, sums, strict=True):
+                b.copy_(total / self.size)
 
     def gather(self, out: Output, clips: int) -> Output:
         """The outputs of all processes as one, in the order of the batch of `clips` clips."""

@@ -56,7 +56,7 @@ def test_mistakes_on_the_command_line(argv: list[str], parts: list[str], capsys:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--methods", "omg"], ["--methods: unknown method 'omg'", "did you mean 'ogm'"]),
+        (["--methods", "ogmm"], ["--methods: unknown method 'ogmm'", "did you mean 'ogm'"]),
         (["--fusions", "konkat"], ["--fusions: unknown fusion 'konkat'", "did you mean 'concat'"]),
         (["--space", "nowhere.yaml"], ["--space: no file", "nowhere.yaml"]),
     ],
@@ -104,7 +104,7 @@ def test_datasets(
 @pytest.mark.parametrize(
     ("space", "parts"),
     [
-        ("methods:\n  omg:\n", ["space.yaml:2", "unknown method 'omg'", "did you mean 'ogm'"]),
+        ("methods:\n  ogmm:\n", ["space.yaml:2", "unknown method 'ogmm'", "did you mean 'ogm'"]),
         ("methods:\n  ogm: {alfa: 1}\n", ["space.yaml:2", "unknown knob 'alfa'", "did you mean 'alpha'"]),
         ("epoch: 3\n", ["space.yaml:1", "'epoch'", "did you mean 'epochs'"]),
         ("encoders:\n  smell: frames\n", ["space.yaml:2", "'smell'", "neither a modality nor a kind"]),

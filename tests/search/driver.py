@@ -32,6 +32,7 @@ methods:
   joint:
   ogm:
   unimodal_teacher:
+    teacher: [ume, umt]
 fusions:
   concat:
 optimizers:

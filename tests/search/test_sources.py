@@ -89,7 +89,7 @@ def test_a_grown_budget_goes_on(make_study, simulate) -> None:
 
 def test_an_exhausted_space_finishes(make_study, simulate, driver) -> None:
     text = driver.SPACE.replace("  sgd:", "  sgd: {{lr: 0.05, weight_decay: 0.0001}}").replace("  ogm:\n", "")
-    study = make_study(text=text.replace("  unimodal_teacher:", "  unimodal_teacher: {{teacher: ume, level: prob}}"))
+    study = make_study(text=text.replace("teacher: [ume, umt]", "teacher: ume\n    level: prob"))
     asks = simulate(study, both(study, 50))
     assert Counter(a.method for a in asks) == {"unimodal": 2, "joint": 1, "unimodal_teacher": 1}
 

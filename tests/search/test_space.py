@@ -48,8 +48,8 @@ def test_conditional_knobs_and_names(tmp_path: Path) -> None:
     for _ in range(40):
         document, params = space.suggest(study.ask(), "unimodal_teacher")
         seen |= set(params)
-        assert ("unimodal_teacher.level" in params) == (document["method"]["teacher"] == "ume")
-        assert ("fusion" in params) == (document["method"]["teacher"] == "umt")
+        assert ("unimodal_teacher.level" in params) == (document["method"]["teacher"] in ("ume", "auto"))
+        assert ("fusion" in params) == (document["method"]["teacher"] in ("umt", "auto"))
         assert ("adamw.lr" in params) == (params.get("optimizer") == "adamw")
         assert set(document["teachers"]) == set(MODALITIES)
     assert {"fusion", "optimizer", "sgd.lr", "adamw.lr", "unimodal_teacher.teacher"} <= seen
@@ -62,7 +62,7 @@ def test_paper_points(tmp_path: Path) -> None:
     assert all(p["ogm.alpha"] == 0.3 for p in ogm)
     assert [p["unimodal.modality"] for p in space.paper_points("unimodal")] == ["voice", "frames"]
     teachers = [(p["unimodal_teacher.teacher"], p.get("fusion")) for p in space.paper_points("unimodal_teacher")]
-    assert teachers == [("umt", "sum"), ("umt", "concat"), ("ume", None)]
+    assert teachers == [("umt", "sum"), ("umt", "concat"), ("ume", None), ("auto", "sum"), ("auto", "concat")]
 
 
 def test_teachers_are_the_paper_trials_of_unimodal(tmp_path: Path) -> None:
@@ -120,3 +120,23 @@ def test_errors_name_file_line_and_nearest(tmp_path: Path, text: str, line: int,
         load(tmp_path, text)
     assert f"space.yaml:{line}" in str(error.value)
     assert message in str(error.value)
+
+
+def test_post_hoc_fusions_are_evaluated_in_every_trial_and_trained_in_none(tmp_path: Path) -> None:
+    space = load(tmp_path, "fusions:\n  concat:\n  decision:\n  stacking:\n")
+    documents = space.paper_documents("joint")
+    assert {d["fusion"]["name"] for d in documents} == {"concat"}
+    assert all(d["held"] for d in documents) and space.teacher("voice")["held"]
+    labels = {(d["name"], d.get("rule")) for d in documents[0]["post_hoc"]}
+    assert ("stacking", None) in labels and {("decision", r) for r in ("mean", "vote", "cascade")} <= labels
+
+
+def test_a_method_that_goes_with_no_fusion_of_the_space_is_left_out_or_refused_by_line(tmp_path: Path) -> None:
+    assert "greedy" not in load(tmp_path, "fusions:\n  concat:\n").methods
+    with pytest.raises(MMSearchError, match=r"space.yaml:2: method greedy"):
+        load(tmp_path, "methods:\n  greedy:\nfusions:\n  concat:\n")
+
+
+def test_a_space_of_post_hoc_fusions_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MMSearchError, match="add one such as concat"):
+        load(tmp_path, "fusions:\n  stacking:\n")

@@ -37,7 +37,7 @@ def test_knobs_without_effect_are_not_part_of_the_identity() -> None:
     ("document", "message"),
     [
         ({"methods": {}}, "unknown key 'methods'; did you mean 'method'"),
-        ({"method": {"name": "omg"}}, "unknown method 'omg'; did you mean 'ogm'"),
+        ({"method": {"name": "ogmm"}}, "unknown method 'ogmm'; did you mean 'ogm'"),
         ({"method": {"name": "ogm", "alfa": 1}}, "unknown knob 'alfa'; did you mean 'alpha'"),
         ({"method": {"name": "ogm", "alpha": 30}}, "alpha is 30; allowed: 0.05 to 3"),
         ({"method": {"name": "ogm", "ge": 1}}, "ge is 1"),

@@ -1,0 +1,75 @@
+"""The verdicts and the table of `scripts/bench_dominance.py`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmsearch.methods import METHODS
+from mmsearch.testing import toy_data
+from mmsearch.training import train
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    path = Path(__file__).parents[1] / "scripts" / "bench_dominance.py"
+    spec = importlib.util.spec_from_file_location("bench_dominance", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("values", "strong", "wanted"),
+    [
+        ({"sound": 0.3, "frames": 1.0}, "low", "sound"),
+        ({"sound": 0.3, "frames": 1.0}, "high", "frames"),
+        ({"sound": 1.0, "frames": 1.0}, "low", "nobody"),
+        ({"sound": float("nan"), "frames": float("nan")}, "high", "nobody"),
+        ({"sound": 0.3}, "high", None),
+        ({}, "low", None),
+    ],
+)
+def test_a_signal_points_at_the_one_extreme_value(bench: Any, values: dict, strong: str, wanted: str | None) -> None:
+    metrics = {"train/loss": 1.0, "ogm/kk/sound": 9.0, **{f"ogm/k/{u}": v for u, v in values.items()}}
+    assert bench.pointed_at(metrics, "ogm", "k", strong) == wanted
+
+
+def test_the_names_of_the_loops_metrics_are_understood(bench: Any) -> None:
+    dominance = METHODS.get("ogm").dominance
+    assert dominance is not None
+    result = next(train({"method": {"name": "ogm"}, "epochs": 4}, toy_data()))
+    assert bench.pointed_at(result.metrics, "ogm", dominance.signal, dominance.strong) in ("m0", "m1")
+
+
+def results(right: Mapping[tuple[str, str], Sequence[str | None]]) -> list[dict[str, Any]]:
+    return [
+        {"method": m, "condition": c, "seed": i, "points_at": u, "epoch": None if u is None else 1 + i % 2}
+        for (m, c), points in right.items()
+        for i, u in enumerate(points)
+    ]
+
+
+def test_the_table_counts_seeds_and_names_who_is_below_nine_of_ten(bench: Any) -> None:
+    right: dict[tuple[str, str], Sequence[str | None]] = {
+        ("ogm", "sound_dominates"): ["sound"] * 10,
+        ("ogm", "picture_dominates"): ["frames"] * 9 + ["sound"],
+        ("opm", "sound_dominates"): [*["sound"] * 8, "nobody", None],
+        ("opm", "picture_dominates"): [None] * 10,
+    }
+    text, below = bench.table(results(right), {"ogm": "lower k", "opm": "higher q"})
+    assert text.splitlines() == [
+        "| method | strong has the | sound_dominates: sound | picture_dominates: frames | first measured after epoch |",
+        "|---|---|---|---|---|",
+        "| ogm | lower k | 10 of 10 | 9 of 10 | 1-2 |",
+        "| opm | higher q | 8 of 10 (1 without a measurement) | 0 of 10 (10 without a measurement) | 1-2 |",
+    ]
+    assert below == [
+        "opm, sound_dominates: 8 of 10 point at sound",
+        "opm, picture_dominates: 0 of 10 point at frames",
+    ]
