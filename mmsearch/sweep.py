@@ -197,14 +197,15 @@ def _space(file: Path, modalities: Mapping[str, Modality], data: str, arguments:
         methods["unimodal_teacher"] = methods["unimodal_teacher"].narrowed(ENSEMBLE)
     fusions = {f: c for f, c in space.fusions.items() if arguments.fusions is None or f in arguments.fusions}
     settings = {**space.settings, **({"epochs": arguments.max_epochs} if arguments.max_epochs else {})}
-    least = len(methods) - 1 + len(space.modalities)
+    narrowed = dataclasses.replace(space, methods=methods, fusions=fusions, settings=settings)
+    checked = narrowed.checked(arguments.methods or (), lambda m: "--methods")
+    least = len(checked.methods) - 1 + len(space.modalities) + ("teacher" not in methods["unimodal_teacher"].fixed)
     if arguments.trials < least:
         raise MMSearchError(
-            f"--trials: {arguments.trials} are too few for one trial of each of {len(methods)} methods "
-            f"and each modality alone; at least {least}"
+            f"--trials: {arguments.trials} are too few for one trial of each of {len(checked.methods)} methods, "
+            f"each modality alone and their ensemble; at least {least}"
         )
-    narrowed = dataclasses.replace(space, methods=methods, fusions=fusions, settings=settings)
-    return narrowed.checked(arguments.methods or (), lambda m: "--methods")
+    return checked
 
 
 def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources) -> None:

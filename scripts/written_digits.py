@@ -3,9 +3,9 @@
     python scripts/written_digits.py digits
     python -m mmsearch.sweep --dataset digits/digits.yaml
 
-The pictures are scikit-learn's handwritten digits, 8 by 8 pixels of real handwriting, enlarged. The speech is NOT
-recorded: it is the demo's synthetic speaker, formant synthesis of rough English digit words in noise, for recordings
-of speakers cannot be shipped. What a sweep finds here holds for this speaker, not for people.
+The pictures are scikit-learn's handwritten digits, 8 by 8 pixels of real handwriting, enlarged and grainy. The speech
+is NOT recorded: it is the demo's synthetic speaker, formant synthesis of rough English digit words in noise, for
+recordings of speakers cannot be shipped. What a sweep finds here holds for this speaker, not for people.
 
 A group is a picture: where there are more clips than pictures (1797), clips that share one stay in one part. Every
 clip has a speaker of its own. The same seed gives the same files.
@@ -30,7 +30,8 @@ from mmsearch.errors import MMSearchError
 
 SIZE = 32
 SECONDS = 1.0
-SNR_DB = -4.0
+SNR_DB = -7.0
+GRAIN = 220.0
 COLUMNS = ("clip_id", "image", "sound", "label", "group")
 YAML = f"""name: written_digits
 manifest: manifest.csv
@@ -50,10 +51,12 @@ def cast(clips: int, seed: int) -> list[tuple[int, int]]:
     return [(i % 10, int(order[i % 10][i // 10 % len(order[i % 10])])) for i in range(clips)]
 
 
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """A digit `[8, 8]` in 0 to 16 as a grey picture, dark ground."""
+def write_image(path: Path, pixels: np.ndarray, rng: np.random.Generator) -> None:
+    """A digit `[8, 8]` in 0 to 16 as a grey picture on a dark ground, with grain over it, without which it is easy."""
     picture = Image.fromarray((pixels * (255 / 16)).round().astype(np.uint8))
-    picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR).save(path)
+    grey = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float64)
+    grainy = grey + GRAIN * rng.standard_normal(grey.shape)
+    Image.fromarray(grainy.clip(0, 255).round().astype(np.uint8)).save(path)
 
 
 def write_sound(path: Path, digit: int, rng: np.random.Generator) -> None:
@@ -105,7 +108,7 @@ def _build(folder: Path, clips: int, seed: int) -> None:
         for i, (digit, source) in enumerate(cast(clips, seed)):
             name = f"digit-{i:05d}"
             row = [name, f"image/{name}.png", f"sound/{name}.wav", WORDS[digit], f"picture-{source:04d}"]
-            write_image(folder / row[1], images[source])
+            write_image(folder / row[1], images[source], np.random.default_rng([seed, 2, i]))
             write_sound(folder / row[2], digit, np.random.default_rng([seed, 1, i]))
             manifest.writerow(row)
     (folder / "digits.yaml").write_text(YAML, encoding="utf-8")

@@ -68,9 +68,14 @@ def number(value: Any) -> str:
 
 
 def knobs(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A trial document as rows of dotted name and value, such as `("method.alpha", "0.3")`."""
+    """A trial document as rows of dotted name and value, such as `("method.alpha", "0.3")`.
+
+    What was only evaluated beside it (`post_hoc`) is not part of it.
+    """
     rows: list[tuple[str, str]] = []
     for key, value in document.items():
+        if key == "post_hoc":
+            continue
         if isinstance(value, Mapping):
             rows += [(f"{key}.{name}", text) for name, text in knobs(value)]
         else:

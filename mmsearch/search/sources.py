@@ -120,10 +120,19 @@ class SearchSource(_Source):
     def _candidates(self, count: dict[str, int], budget: int) -> list[tuple[str, Ask | None]]:
         """Methods in the order of their claim, with a paper setting where one is left.
 
-        Where teachers are awaited, as much of the budget is kept as paper settings are left.
+        The ensemble of unimodal models, a baseline, comes with every method's first setting. Where teachers are
+        awaited, as much of the budget is kept as paper settings are left.
         """
         left = {
-            m: [(i, a) for i, a in enumerate(asks) if a.trial_id not in self.records] for m, asks in self._paper.items()
+            m: sorted(
+                (
+                    (0 if is_ensemble(a.document) else i, a)
+                    for i, a in enumerate(asks)
+                    if a.trial_id not in self.records
+                ),
+                key=lambda entry: entry[0],
+            )
+            for m, asks in self._paper.items()
         }
         paper = sorted(((*asks[0], m) for m, asks in left.items() if asks), key=lambda entry: entry[0])
         candidates: list[tuple[str, Ask | None]] = [(m, a) for _, a, m in paper]

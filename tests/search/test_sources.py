@@ -157,3 +157,10 @@ def test_chain_announces_each_phase_once(make_study, simulate) -> None:
     chain = Chain({"teachers": TeacherSource(study), "search": SearchSource(study, trials=8)}, phases.append)
     simulate(study, chain)
     assert phases == ["teachers", "search"] and chain.next() is FINISHED
+
+
+def test_the_ensemble_is_tried_however_few_trials_there_are(make_study, simulate) -> None:
+    study = make_study()
+    asks = simulate(study, both(study, 6))
+    assert sum(is_ensemble(a.document) for a in asks) == 1
+    assert {a.method for a in asks} == {"joint", "ogm", "unimodal", "unimodal_teacher"}
