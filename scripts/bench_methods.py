@@ -90,9 +90,9 @@ EXTRA: dict[str, Extra] = {
     "mla": Extra("one encoder a turn; only the head is stepped once more"),
     "mmcosine": Extra("cosine head"),
     "mmpareto": Extra(
-        "a second backward pass; gradients not accumulated but copied twice, 3 products, 2 scalings, a sum, a scaling",
+        "a second backward pass that writes gradients of its own; 3 products, an interpolation, a scaling",
         backwards=1,
-        passes=9,
+        passes=6,
     ),
     "modality_valuation": Extra("nothing in a step", window=(0.1, 1.0)),
     "mses": Extra("nothing in a step"),

@@ -19,7 +19,10 @@ from mmsearch.methods._base import unimodal_heads, unimodal_losses, with_unimoda
 
 def products(g_m: Sequence[Tensor], g_u: Sequence[Tensor]) -> Tensor:
     """|g_m|², |g_u|² and g_m·g_u of every tensor, float64 `[3, T]`."""
-    pairs = [(a.flatten(), b.flatten()) for a, b in zip(g_m, g_u, strict=True)]
+    pairs = []
+    for a, b in zip(g_m, g_u, strict=True):
+        as_stored = sorted(range(a.ndim), key=a.stride, reverse=True)
+        pairs.append((a.permute(as_stored).flatten(), b.permute(as_stored).flatten()))
     return torch.stack([torch.stack([a @ a, b @ b, a @ b]) for a, b in pairs], dim=1).double()
 
 
@@ -42,22 +45,20 @@ def magnitude(alpha: Tensor, m: Tensor, u: Tensor, dot: Tensor) -> Tensor:
 
 
 def integrated(
-    g_m: Sequence[Tensor], g_u: Sequence[Tensor], variant: str
+    g_m: list[Tensor], g_u: list[Tensor], variant: str, gamma: float = 1.0
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """The integrated gradient of an encoder, tensor by tensor; it takes the place of `g_m` and `g_u`.
+    """The integrated gradient of an encoder, tensor by tensor; it takes the place of `g_m`.
 
     Returns:
-        h = 2·α_m·g_m + 2·α_u·g_u, for `official` times each tensor's own λ; the encoder's λ (1 for `official`);
-        α_m; cos β.
+        γ·h, h = 2·α_m·g_m + 2·α_u·g_u, times λ (`official`: times each tensor's own λ); the encoder's λ; α_m; cos β.
     """
     each = products(g_m, g_u)
     alpha, cos = alpha_m(*each.sum(1))
-    of_tensors = magnitude(alpha, *each) if variant == "official" else torch.ones_like(each[0])
-    scale = torch.ones_like(alpha) if variant == "official" else magnitude(alpha, *each.sum(1))
-    torch._foreach_mul_(g_m, list((2 * alpha * of_tensors).to(g_m[0])))
-    torch._foreach_mul_(g_u, list((2 * (1 - alpha) * of_tensors).to(g_u[0])))
-    torch._foreach_add_(g_m, g_u)
-    return list(g_m), scale, alpha, cos
+    scale = magnitude(alpha, *each.sum(1))
+    factors = magnitude(alpha, *each) if variant == "official" else scale.expand(each.shape[1])
+    torch._foreach_lerp_(g_m, g_u, float(1 - alpha))
+    torch._foreach_mul_(g_m, list((2 * gamma * factors).to(g_m[0])))
+    return g_m, scale, alpha, cos
 
 
 @dataclasses.dataclass
@@ -119,9 +120,12 @@ class MMPareto(Method):
         _, L, g = ctx.gradients(batch, losses, of=[*ctx.modalities, *heads])
         ctx.assign({k: [a + b for a, b in zip(g["m"][k], g["u"][k], strict=True)] for k in heads})
         for u in ctx.modalities:
-            h, scale, alpha, cos = integrated(g["m"][u], g["u"][u], self.variant)
+            h, scale, alpha, cos = integrated(g["m"][u], g["u"][u], self.variant, self.gamma)
             ctx.assign({u: h})
-            ctx.scale(u, self.gamma * scale, apply_to=self.apply_to)
+            if self.apply_to == "lr":
+                factor = self.gamma * (scale if self.variant == "paper" else torch.ones_like(scale))
+                ctx.scale(u, 1 / factor)
+                ctx.scale(u, factor, apply_to="lr")
             ctx.log("cos", cos, u)
             ctx.log("alpha_m", alpha, u)
             ctx.log("lambda", scale, u)
