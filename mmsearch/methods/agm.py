@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsearch.batch import Batch, Output
+from mmsearch.diagnostics.shapley import shapley, subsets
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Dominance, Method, NoOp
-from mmsearch.methods._shapley import shapley, subsets
 
 
 def losses(attribution: Tensor, label: Tensor) -> Tensor:

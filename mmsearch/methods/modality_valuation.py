@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mmsearch.batch import Batch, Output
+from mmsearch.diagnostics.shapley import shapley, subsets
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Dominance, Method, NoOp
-from mmsearch.methods._shapley import shapley, subsets
 
 
 def copies(phi: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.methods._shapley import shapley, subsets
+from mmsearch.diagnostics.shapley import shapley, subsets
 from mmsearch.methods.agm import AGM, losses, ratios, scaled_gradient
 from mmsearch.testing import MethodConformance, difference, finish, toy_data, weights
 from mmsearch.training import Training, train

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.methods._shapley import shapley, subsets
+from mmsearch.diagnostics.shapley import shapley, subsets
 from mmsearch.methods.modality_valuation import copies, resampling
 from mmsearch.testing import MethodConformance, finish, toy_data
 from mmsearch.training import Training, train
