@@ -158,46 +158,18 @@ def documents(names: list[str], data: ClipData, recipe: Mapping[str, Any]) -> di
 
 
 def steps(run: Training) -> Iterator[Batch]:
-    """The batches of a training, each when its step is due; the hooks around the steps are called in between.
+    """The batches of a training, each when its step is due, without evaluation and counting of operations.
 
-    The loop of :meth:`Training.__next__` without evaluation and counting of operations: whoever iterates calls
-    `run.method.step(run.context, batch)`.
+    Whoever iterates calls `run.method.step(run.context, batch)`.
     """
-    ctx, shelf = run.context, None
     while run.epoch < run.epochs:
         plan = run._plan()
         if run.ticks >= len(plan):
             return
         stage, position, length = plan[run.ticks]
-        ctx.start_epoch(stage, position, length)
-        if position == 0:
-            shelf = run._copy() if stage.rehearsal else None
-            run.method.on_stage_start(ctx)
-        run.method.on_epoch_start(ctx)
-        rows, only = run.method.epoch_rows(ctx, run.rows)
-        batches = run.data.batches(
-            rows,
-            run.document["batch_size"],
-            run.predictor.views(training=True),
-            seed=run.document["seed"],
-            epoch=run.epoch + (position if stage.rehearsal else 0),
-            only=only,
-        )
-        done = 0
-        with run._moving(stage) as frozen:
-            for batch in batches:
-                batch = batch.to(run.device)
-                ctx.start_step(batch, done / len(rows))
-                run.model.train()
-                for module in frozen:
-                    module.eval()
-                yield batch
-                done += len(batch)
-        run.method.on_epoch_end(ctx)
-        if position == length - 1:
-            run.method.on_stage_end(ctx)
-            if shelf is not None:
-                run._put_back(shelf)
+        yield from run.steps(stage, position, length)
+        if stage.rehearsal and position == length - 1:
+            run.unshelve()
         run.ticks += 1
         run.epoch += not stage.rehearsal
 

@@ -377,6 +377,18 @@ def with_unimodal_heads(model: Any, out: Output) -> Output:
     return dataclasses.replace(out, unimodal={u: heads[u](h) for u, h in out.features.items()})
 
 
+def start_from_teachers(ctx: Context) -> None:
+    """Copies the teachers' encoders into the model."""
+    for u, teacher in ctx.teachers.items():
+        ctx.model.encoders[u].load_state_dict(teacher.encoders[u].state_dict())
+
+
+def to_one_width(widths: Mapping[str, int]) -> nn.ModuleDict:
+    """Per modality what brings its feature to the largest width: a linear projector, or nothing."""
+    d = max(widths.values())
+    return nn.ModuleDict({u: nn.Identity() if w == d else nn.Linear(w, d, bias=False) for u, w in widths.items()})
+
+
 def unimodal_losses(out: Output, batch: Batch) -> dict[str, Tensor]:
     """L_u = CE(z_u, y) per modality, scalars; a clip without modality u does not count in L_u."""
     return {
@@ -394,8 +406,3 @@ def collect(scanned: Iterable[tuple[Output, Batch]]) -> tuple[Output, Batch]:
     """What :meth:`Context.scan` yields, as one output and one batch."""
     outs, batches = zip(*scanned, strict=True)
     return Output.cat(list(outs)), Batch.cat(list(batches))
-
-
-def flat(gradients: Sequence[Tensor]) -> Tensor:
-    """One vector of several tensors."""
-    return torch.cat([g.flatten() for g in gradients])

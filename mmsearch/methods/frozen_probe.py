@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from mmsearch.fusion import Fusion
 from mmsearch.methods import Context, Method, NoOp, Stage
+from mmsearch.methods._base import start_from_teachers
 
 
 @dataclasses.dataclass
@@ -39,5 +40,4 @@ class FrozenProbe(Method):
 
     def on_run_start(self, ctx: Context) -> None:
         """Copies the teachers' encoders."""
-        for u, teacher in ctx.teachers.items():
-            ctx.model.encoders[u].load_state_dict(teacher.encoders[u].state_dict())
+        start_from_teachers(ctx)

@@ -17,7 +17,6 @@ from mmsearch.batch import Batch, Output
 from mmsearch.fusion.sum import SumHead
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Method, NoOp
-from mmsearch.methods._base import flat
 
 FITTED = (2.04623704e-01, 3.35472727e-03, 1.22989557e-04, -2.92947416e-06, 2.23835486e-08, -5.39717505e-11)
 """Coefficients of κ_cls in the epoch, of 200."""
@@ -57,9 +56,10 @@ def divergence(z_u: Tensor, z_v: Tensor, alignment: str) -> Tensor:
 
 def hessian_vector_product(loss: Tensor, v_loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """The entries of H_loss·∇v_loss that belong to the first parameter; H and ∇ are over all of them."""
-    g = flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
-    v = flat(torch.autograd.grad(v_loss, parameters, retain_graph=True, materialize_grads=True))
-    return torch.autograd.grad(g @ v, parameters[0])[0]
+    g = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    v = torch.autograd.grad(v_loss, parameters, retain_graph=True, materialize_grads=True)
+    product = torch.stack([(a * b).sum() for a, b in zip(g, v, strict=True)]).sum()
+    return torch.autograd.grad(product, parameters[0])[0]
 
 
 @dataclasses.dataclass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmsearch.batch import Batch, Output
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Method, NoOp
+from mmsearch.methods._base import to_one_width
 
 
 class SharedHead(nn.Module):
@@ -19,11 +20,8 @@ class SharedHead(nn.Module):
 
     def __init__(self, widths: dict[str, int], n_classes: int) -> None:
         super().__init__()
-        d = max(widths.values())
-        self.projectors = nn.ModuleDict(
-            {u: nn.Identity() if d_u == d else nn.Linear(d_u, d, bias=False) for u, d_u in widths.items()}
-        )
-        self.linear = nn.Linear(d, n_classes)
+        self.projectors = to_one_width(widths)
+        self.linear = nn.Linear(max(widths.values()), n_classes)
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """z_u = W·h_u + b per modality, `[B, C]`."""

@@ -14,6 +14,7 @@ from mmsearch.batch import Batch, Output
 from mmsearch.fusion._base import filled
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Method, NoOp, Stage
+from mmsearch.methods._base import start_from_teachers, to_one_width
 
 HIDDEN = 256
 """Width of the shared head."""
@@ -25,11 +26,8 @@ class BoostHead(nn.Module):
     def __init__(self, widths: dict[str, int], n_classes: int) -> None:
         super().__init__()
         self.widths = dict(widths)
-        d = max(widths.values())
-        self.projectors = nn.ModuleDict(
-            {u: nn.Identity() if d_u == d else nn.Linear(d_u, d, bias=False) for u, d_u in widths.items()}
-        )
-        self.mlp = nn.Sequential(nn.Linear(d, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_classes))
+        self.projectors = to_one_width(widths)
+        self.mlp = nn.Sequential(nn.Linear(max(widths.values()), HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_classes))
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """f_u per modality, `[B, C]`."""
@@ -120,8 +118,7 @@ class ReconBoost(Method):
     def on_run_start(self, ctx: Context) -> None:
         """Copies the teachers' encoders."""
         self._epochs = ctx.epochs
-        for u, teacher in ctx.teachers.items():
-            ctx.model.encoders[u].load_state_dict(teacher.encoders[u].state_dict())
+        start_from_teachers(ctx)
 
     def compute_loss(self, ctx: Context, out: Output, batch: Batch) -> Tensor:
         """In a modality's turn the boosting loss over the clips that have it, else CE(F, y)."""

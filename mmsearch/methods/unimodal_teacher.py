@@ -20,7 +20,7 @@ from mmsearch.batch import Batch, Output
 from mmsearch.fusion import Fusion
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Method, NoOp, Stage
-from mmsearch.methods._base import collect, unimodal_heads
+from mmsearch.methods._base import collect, start_from_teachers, unimodal_heads, with_unimodal_heads
 from mmsearch.methods.g2d import distillation, feature_distance
 
 _UME, _UMT, _AUTO = {"teacher": ("ume", "auto")}, {"teacher": ("umt", "auto")}, {"teacher": "auto"}
@@ -226,8 +226,8 @@ class UnimodalTeacher(Method):
             return
         start = ctx.snapshot()
         self._choice = "ume"
+        start_from_teachers(ctx)
         for u, teacher in ctx.teachers.items():
-            ctx.model.encoders[u].load_state_dict(teacher.encoders[u].state_dict())
             ctx.model.extra["unimodal_heads"][u].load_state_dict(teacher.fusion.linear.state_dict())
         if self.teacher == "auto":
             self._choice = self._decide(ctx)
@@ -239,8 +239,7 @@ class UnimodalTeacher(Method):
 
     def _start_encoders(self, ctx: Context) -> None:
         if self.init == "teacher":
-            for u, teacher in ctx.teachers.items():
-                ctx.model.encoders[u].load_state_dict(teacher.encoders[u].state_dict())
+            start_from_teachers(ctx)
 
     def _fitted(self, out: Output, batch: Batch) -> list[float] | None:
         if self.weights == "simplex":
@@ -276,8 +275,7 @@ class UnimodalTeacher(Method):
         """UME: the ensemble's logits (log-probabilities up to a constant)."""
         if self._choice != "ume":
             return out
-        z = {u: model.extra["unimodal_heads"][u](h) for u, h in out.features.items()}
-        out = dataclasses.replace(out, unimodal=z)
+        out = with_unimodal_heads(model, out)
         return dataclasses.replace(out, logits=self._ensemble(out, self._w))
 
     def distances(

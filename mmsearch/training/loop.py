@@ -22,7 +22,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.methods import Gradients, Stage
 from mmsearch.training.checkpoint import load_state, save_state
 from mmsearch.training.cost import CostMeter, joint_step_flops
-from mmsearch.training.document import needs_held, resolve, seed_of
+from mmsearch.training.document import resolve, seed_of
 from mmsearch.training.evaluation import Evaluation, Predictor, autocast, evaluate, pick_device, post_hoc
 from mmsearch.training.model import PROBES, tokens_of
 from mmsearch.training.optimizers import OPTIMIZERS
@@ -107,8 +107,7 @@ class Training(Iterator[EpochResult]):
         self.groups = self.model.groups()
         self.optimizers = {g: optimizer.build(p) for g, p in self.groups.items() if p}
         fold = self.document["fold"]
-        self._held_out = needs_held(self.document)
-        self.rows = data.part("fit" if self._held_out else "train", fold)
+        self.rows = data.part("fit" if self.document["held"] else "train", fold)
         self._train_size = len(data.part("train", fold))
         self.context = StepContext(self, self._load_teachers(teachers or {}), micro_batch)
         with self._private_randomness("start"):
@@ -176,9 +175,8 @@ class Training(Iterator[EpochResult]):
         if final and held is not None:
             scores = post_hoc(self.document["post_hoc"], held, result)
             metrics |= {f"val/accuracy/fusion/{name}": a for name, a in scores.items()}
-        if stage.rehearsal and self._shelf is not None and position == length - 1:
-            self._put_back(self._shelf)
-            self._shelf = None
+        if stage.rehearsal and position == length - 1:
+            self.unshelve()
         self._seconds += time.perf_counter() - started
         return EpochResult(
             epoch=self.epoch,
@@ -191,6 +189,12 @@ class Training(Iterator[EpochResult]):
             cost_joint_epochs=self._cost(),
             seconds=self._seconds,
         )
+
+    def unshelve(self) -> None:
+        """Back to where the rehearsal that has ended began."""
+        if self._shelf is not None:
+            self._put_back(self._shelf)
+            self._shelf = None
 
     def _pass_stage(self, stage: Stage) -> dict[str, float]:
         """The hooks of a stage that trains nothing; gives its signals."""
@@ -206,6 +210,24 @@ class Training(Iterator[EpochResult]):
         return self.ticks if stage.rehearsal else self.epoch
 
     def _train_epoch(self, stage: Stage, position: int, length: int) -> dict[str, float]:
+        ctx = self.context
+        loss_sum = torch.zeros((), device=self.device)
+        done = 0
+        for batch in self.steps(stage, position, length):
+            mine = self.world.local(len(batch))
+            with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
+                loss_sum += self.method.step(ctx, batch) * len(batch)
+            done += len(batch)
+        return {"train/loss": float(loss_sum) / max(done, 1), "train/lr": ctx.learning_rate, **ctx.signals()}
+
+    def steps(self, stage: Stage, position: int, length: int) -> Iterator[Batch]:
+        """The batches of an epoch, each when its step is due; the hooks around the steps are called in between.
+
+        Args:
+            stage: to which the epoch belongs.
+            position: of the epoch within it.
+            length: epochs that it has.
+        """
         ctx = self.context
         ctx.start_epoch(stage, position, length)
         if position == 0:
@@ -223,7 +245,6 @@ class Training(Iterator[EpochResult]):
             only=only,
             shard=self.world.shard,
         )
-        loss_sum = torch.zeros((), device=self.device)
         done = 0
         with self._moving(stage) as frozen:
             for batch in batches:
@@ -232,15 +253,12 @@ class Training(Iterator[EpochResult]):
                 self.model.train()
                 for module in frozen:
                     module.eval()
-                mine = self.world.local(len(batch))
-                with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
-                    loss_sum += self.method.step(ctx, batch) * len(batch)
+                yield batch
                 done += len(batch)
         self.world.average_buffers(self.model)
         self.method.on_epoch_end(ctx)
         if position == length - 1:
             self.method.on_stage_end(ctx)
-        return {"train/loss": float(loss_sum) / max(done, 1), "train/lr": ctx.learning_rate, **ctx.signals()}
 
     @contextlib.contextmanager
     def _moving(self, stage: Stage) -> Iterator[list[nn.Module]]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.batch import Batch
-from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS
-from mmsearch.testing import FusionConformance, toy_data
-from mmsearch.training import resolve
-from mmsearch.training.model import Model
+from mmsearch.testing import FusionConformance
 
 
 class TestNarrow(FusionConformance):
@@ -75,22 +67,3 @@ def test_a_clip_with_nothing_at_all_stays_finite() -> None:
     h, tokens = inputs(2, 3)
     z = net({u: torch.zeros_like(x) for u, x in h.items()}, tokens)
     torch.testing.assert_close(z, torch.zeros_like(z))
-
-
-def test_tokens_of_real_encoders(real_model: Callable[..., Model], real_batch: Batch) -> None:
-    model = real_model({"name": "bottleneck"})
-    out = model(real_batch)
-    assert out.logits.shape == (4, 5)
-    out.logits.square().sum().backward()
-    assert all(p.grad is not None for g in ("sound", "frames", "head") for p in model.groups()[g])
-    model.eval()
-    z = model(real_batch).logits
-    noise = real_batch.inputs["frames"].clone()
-    noise[3] = 255 - noise[3]
-    changed = dataclasses.replace(real_batch, inputs={**real_batch.inputs, "frames": noise})
-    torch.testing.assert_close(model(changed).logits, z)
-
-
-def test_one_modality_is_refused() -> None:
-    with pytest.raises(MMSearchError, match="there is only one"):
-        resolve({"fusion": {"name": "bottleneck"}}, toy_data(1).modalities)

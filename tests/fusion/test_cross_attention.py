@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.batch import Batch
-from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS
 from mmsearch.fusion._attention import attention
-from mmsearch.testing import FusionConformance, toy_data
-from mmsearch.training import resolve
-from mmsearch.training.model import Model
+from mmsearch.testing import FusionConformance
 
 
 class TestDeeper(FusionConformance):
@@ -84,23 +76,3 @@ def test_a_pooled_feature_stands_in_for_missing_tokens() -> None:
     net = head()
     h, _ = inputs(2, 3)
     torch.testing.assert_close(net(h), net(h, {u: x[:, None] for u, x in h.items()}))
-
-
-def test_tokens_of_real_encoders(real_model: Callable[..., Model], real_batch: Batch) -> None:
-    model = real_model({"name": "cross_attention"})
-    out = model(real_batch)
-    assert out.logits.shape == (4, 5)
-    assert all(x.shape[1] > 1 for x in out.tokens.values())
-    out.logits.square().sum().backward()
-    assert all(p.grad is not None for g in ("sound", "frames", "head") for p in model.groups()[g])
-    model.eval()
-    z = model(real_batch).logits
-    noise = real_batch.inputs["frames"].clone()
-    noise[3] = 255 - noise[3]
-    changed = dataclasses.replace(real_batch, inputs={**real_batch.inputs, "frames": noise})
-    torch.testing.assert_close(model(changed).logits, z)
-
-
-def test_one_modality_is_refused() -> None:
-    with pytest.raises(MMSearchError, match="there is only one"):
-        resolve({"fusion": {"name": "cross_attention"}}, toy_data(1).modalities)
