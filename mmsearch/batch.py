@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ("sound", "frames", "image", "flow", "text", "vector")
+KINDS = ("sound", "frames", "image", "flow", "text", "series", "vector")
 """The kinds of modality. A modality's name is the user's own; its kind says what it holds."""
 
 
@@ -21,7 +21,8 @@ class Modality:
         name: as in the dataset YAML.
         kind: one of :data:`KINDS`.
         shape: of one stored clip: `[T]` samples for sound (the longest clip), `[F, H, W, 3]` for frames,
-            `[1, H, W, 3]` for an image, `[D]` for a vector.
+            `[1, H, W, 3]` for an image, `[F, H, W, 2]` for flow, `[L]` bytes of UTF-8 for text (the longest clip),
+            `[T, D]` for a series (the longest clip), `[D]` for a vector.
         rate: samples a second (sound), frames a second (frames), 0 where it means nothing.
     """
 
@@ -49,11 +50,17 @@ class View:
         random: a random frame of each segment (training) or its middle (evaluation); for sound, a random
             or a centred crop.
         seconds: the length of the sound (None: the longest clip); shorter clips are padded with zeros.
+        length: steps of a series (None: the longest clip) or tokens of a text; shorter clips are padded with zeros.
+        tokenizer: how a text becomes tokens; see :func:`mmsearch.data.tokens.tokenise`.
+        draws: how many random numbers a clip the encoder's augmentation needs; 0: it augments nothing.
     """
 
     frames: int | None = None
     random: bool = False
     seconds: float | None = None
+    length: int | None = None
+    tokenizer: str = "words"
+    draws: int = 0
 
 
 @dataclasses.dataclass
@@ -62,28 +69,40 @@ class Batch:
 
     Attributes:
         inputs: per modality; sound float32 `[B, T]` in [-1, 1], frames uint8 `[B, F, 3, H, W]`,
-            image uint8 `[B, 1, 3, H, W]`, vector float32 `[B, D]`.
+            image uint8 `[B, 1, 3, H, W]`, flow uint8 `[B, F, 2, H, W]` (128 is no motion), text int64 `[B, L]` (0 is
+            no token), series float32 `[B, T, D]`, vector float32 `[B, D]`.
         label: int64 `[B]`.
         index: int64 `[B]`, the clip's row in the dataset.
         present: bool `[B]` per modality; where False the input is zeros and means nothing.
+        draws: float32 `[B, K]` in [0, 1) for the modalities whose encoder augments; a pure function of seed, epoch
+            and clip, so that every pass over a step sees the same augmented clips.
     """
 
     inputs: dict[str, Tensor]
     label: Tensor
     index: Tensor
     present: dict[str, Tensor]
+    draws: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.label.shape[0])
 
+    def _each(self, f: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            {k: f(v) for k, v in self.inputs.items()},
+            f(self.label),
+            f(self.index),
+            {k: f(v) for k, v in self.present.items()},
+            {k: f(v) for k, v in self.draws.items()},
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        return Batch(
-            {k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
-            self.label.to(device, non_blocking=True),
-            self.index.to(device, non_blocking=True),
-            {k: v.to(device, non_blocking=True) for k, v in self.present.items()},
-        )
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU can fetch it without waiting."""
+        return self._each(lambda x: x.pin_memory())
 
     def pieces(self, n: int) -> list[Batch]:
         """The batch cut into `n`, in order."""
@@ -91,16 +110,11 @@ class Batch:
 
     def cut(self, c: slice) -> Batch:
         """Some of the clips."""
-        return Batch(
-            {k: v[c] for k, v in self.inputs.items()},
-            self.label[c],
-            self.index[c],
-            {k: v[c] for k, v in self.present.items()},
-        )
+        return self._each(lambda x: x[c])
 
     def without_inputs(self) -> Batch:
         """The same clips with nothing to see of them."""
-        return dataclasses.replace(self, inputs={})
+        return dataclasses.replace(self, inputs={}, draws={})
 
     @staticmethod
     def cat(parts: list[Batch]) -> Batch:
@@ -112,6 +126,7 @@ class Batch:
             torch.cat([p.label for p in parts]),
             torch.cat([p.index for p in parts]),
             {k: torch.cat([p.present[k] for p in parts]) for k in parts[0].present},
+            {k: torch.cat([p.draws[k] for p in parts]) for k in parts[0].draws},
         )
 
 

@@ -432,7 +432,9 @@ class StepContext:
         clip too large.
         """
         world = self._run.world
-        local = dataclasses.replace(batch.without_inputs().cut(world.local(len(batch))), inputs=batch.inputs)
+        local = dataclasses.replace(
+            batch.without_inputs().cut(world.local(len(batch))), inputs=batch.inputs, draws=batch.draws
+        )
         stand_in = world.rank >= len(batch)
         for part in local.pieces(world.micro_batches(len(batch), self._micro_batch)):
             self._share = 0.0 if stand_in else len(part) / len(batch)
