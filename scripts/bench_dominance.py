@@ -36,19 +36,17 @@ CLIPS = 3300
 ENOUGH = 0.9
 
 
-def pointed_at(metrics: Mapping[str, float], method: str, signal: str, strong: str) -> str | None:
-    """The modality that a signal calls strong: the only one with the `high`est (`low`est) value.
+def measured(metrics: Mapping[str, float], method: str, signal: str) -> dict[str, float]:
+    """A method's signal per modality; empty where it has not been measured for both."""
+    values = {u: metrics.get(f"{method}/{signal}/{u}") for u in STRONG.values()}
+    return {} if None in values.values() else values  # type: ignore[return-value]
 
-    Returns:
-        None where the metrics do not have the signal, and "nobody" where there is a tie.
-    """
-    start = f"{method}/{signal}/"
+
+def pointed_at(values: Mapping[str, float], strong: str) -> str:
+    """The modality that a signal calls strong: the only one with the `high`est (`low`est) value, else "nobody"."""
     sign = {"high": 1, "low": -1}[strong]
-    values = {k.removeprefix(start): sign * v for k, v in metrics.items() if k.startswith(start)}
-    if len(values) < 2:
-        return None
-    first, second = sorted(values, key=lambda u: -values[u])[:2]
-    return first if values[first] > values[second] else "nobody"
+    second, first = sorted(values, key=lambda u: sign * values[u])
+    return first if values[first] != values[second] else "nobody"
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -69,10 +67,9 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"points_at": None, "epoch": None, "values": {}}
     with tempfile.TemporaryDirectory() as folder:
         for result in train(data=data, device="cpu", **teachers_for(document, data, Path(folder))):
-            points_at = pointed_at(result.metrics, task["method"], dominance.signal, dominance.strong)
-            if points_at:
-                start = f"{task['method']}/{dominance.signal}/"
-                values = {k.removeprefix(start): v for k, v in result.metrics.items() if k.startswith(start)}
+            values = measured(result.metrics, task["method"], dominance.signal)
+            if values:
+                points_at = pointed_at(values, dominance.strong)
                 found = {"points_at": points_at, "epoch": result.epoch, "values": values}
                 break
     return {**{k: task[k] for k in ("condition", "method", "seed")}, **found}

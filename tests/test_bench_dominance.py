@@ -31,20 +31,24 @@ def bench() -> Any:
         ({"sound": 0.3, "frames": 1.0}, "high", "frames"),
         ({"sound": 1.0, "frames": 1.0}, "low", "nobody"),
         ({"sound": float("nan"), "frames": float("nan")}, "high", "nobody"),
-        ({"sound": 0.3}, "high", None),
-        ({}, "low", None),
     ],
 )
-def test_a_signal_points_at_the_one_extreme_value(bench: Any, values: dict, strong: str, wanted: str | None) -> None:
-    metrics = {"train/loss": 1.0, "ogm/kk/sound": 9.0, **{f"ogm/k/{u}": v for u, v in values.items()}}
-    assert bench.pointed_at(metrics, "ogm", "k", strong) == wanted
+def test_a_signal_points_at_the_one_extreme_value(bench: Any, values: dict, strong: str, wanted: str) -> None:
+    assert bench.pointed_at(values, strong) == wanted
 
 
-def test_the_names_of_the_loops_metrics_are_understood(bench: Any) -> None:
+@pytest.mark.parametrize("values", [{"sound": 0.3}, {"head": 0.9, "frames": 0.1}, {}])
+def test_a_signal_of_less_than_both_modalities_is_no_measurement(bench: Any, values: dict) -> None:
+    assert bench.measured({f"ogm/k/{u}": v for u, v in values.items()}, "ogm", "k") == {}
+
+
+def test_the_names_of_the_loops_metrics_are_understood(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dominance = METHODS.get("ogm").dominance
     assert dominance is not None
+    monkeypatch.setattr(bench, "STRONG", {"one": "m0", "other": "m1"})
     result = next(train({"method": {"name": "ogm"}, "epochs": 4}, toy_data()))
-    assert bench.pointed_at(result.metrics, "ogm", dominance.signal, dominance.strong) in ("m0", "m1")
+    values = bench.measured({**result.metrics, "ogm/kk/m0": 9.0}, "ogm", dominance.signal)
+    assert bench.pointed_at(values, dominance.strong) in ("m0", "m1")
 
 
 def results(right: Mapping[tuple[str, str], Sequence[str | None]]) -> list[dict[str, Any]]:
