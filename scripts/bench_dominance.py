@@ -46,7 +46,7 @@ def pointed_at(values: Mapping[str, float], strong: str) -> str:
     """The modality that a signal calls strong: the only one with the `high`est (`low`est) value, else "nobody"."""
     sign = {"high": 1, "low": -1}[strong]
     second, first = sorted(values, key=lambda u: sign * values[u])
-    return first if values[first] != values[second] else "nobody"
+    return first if sign * values[first] > sign * values[second] else "nobody"
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
