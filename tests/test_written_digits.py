@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from PIL import Image
 
-from mmsearch.batch import View
 from mmsearch.cli import main
-from mmsearch.data import Dataset, clip_data, pipeline, prepare
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "written_digits.py"
-CLIPS = 60
+CLIPS = 120
 
 
 @pytest.fixture(scope="module")
@@ -30,85 +26,78 @@ def script() -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def digits(script: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset YAML of sixty clips; read-only for tests."""
-    return script.write(tmp_path_factory.mktemp("set") / "digits", CLIPS, 0)
+@pytest.fixture
+def digits(script: Any, real_clips: Path, tmp_path: Path) -> Path:
+    """The dataset YAML of some clips."""
+    return script.write(real_clips, tmp_path / "digits", CLIPS, 0)
 
 
 def content(yaml: Path) -> dict[str, bytes]:
-    folder = yaml.parent
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(yaml.parent)): p.read_bytes() for p in sorted(yaml.parent.rglob("*")) if p.is_file()}
 
 
 def test_validate_accepts_it(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(digits)]) == 0
     out = capsys.readouterr().out
-    assert "written_digits: 60 clips, 10 classes" in out
-    assert "modality image: kind image, column image, 60 files; size 32" in out
-    assert "modality sound: kind sound, column sound, 60 files; rate 16000, seconds 1" in out
-    assert "groups: 60" in out
+    assert f"written_digits: {CLIPS} clips, 10 classes" in out
+    assert f"modality image: kind image, column image, {CLIPS} files; size 48" in out
 
 
-def test_every_clip_decodes_to_its_digit(
-    digits: Path, script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def inline(items: list, shard_clips: int, folder: str, kinds: dict) -> Iterator[list]:
-        yield pipeline.decode_shard(items, folder, kinds)
-
-    monkeypatch.setattr(pipeline, "_run", inline)
-    monkeypatch.setattr(pipeline, "_ray", lambda: contextlib.nullcontext(1))
-    dataset = Dataset.load(digits)
-    prepared = prepare(dataset, tmp_path / "store")
-    assert (prepared.stored, prepared.quarantined) == (CLIPS, [])
-    data = clip_data(dataset, tmp_path / "store", prepared)
-    assert {u: (m.kind, m.shape) for u, m in data.modalities.items()} == {
-        "sound": ("sound", (16000,)),
-        "image": ("image", (1, 32, 32, 3)),
-    }
-    batch = next(data.batches(np.arange(CLIPS), CLIPS, {"sound": View(), "image": View()}))
-    bunch = load_digits()
-    for i, (digit, source) in enumerate(script.cast(CLIPS, 0)):
-        assert data.classes[data.label[i]] == script.WORDS[digit] and bunch.target[source] == digit
-        small = batch.inputs["image"][i, 0].float().mean(0).reshape(8, 4, 8, 4).mean((1, 3))
-        assert np.corrcoef(small.numpy().ravel(), bunch.images[source].ravel())[0, 1] > 0.6
-    loudest = batch.inputs["sound"].abs().amax(1)
-    assert float(loudest.min()) > 0.05 and float(loudest.max()) <= 1
+def test_what_is_said_is_what_is_written(script: Any, real_clips: Path) -> None:
+    with np.load(real_clips / "digits" / "mnist10k.npz") as arrays:
+        written = arrays["y"]
+    pairs = script.cast(real_clips / "digits" / "spoken", written, None, 0)
+    assert len(pairs) == 3000 and len({p.recording for p in pairs}) == 3000 and len({p.picture for p in pairs}) == 3000
+    assert all(p.recording.name.startswith(f"{p.digit}_{p.speaker}_") and written[p.picture] == p.digit for p in pairs)
+    assert sum(p.split == "test" for p in pairs) == 300
+    assert all((int(p.recording.stem.split("_")[2]) < 5) == (p.split == "test") for p in pairs)
 
 
-def test_the_seed_decides_the_content(digits: Path, script: Any, tmp_path: Path) -> None:
-    same, other = script.write(tmp_path / "same", CLIPS, 0), script.write(tmp_path / "other", CLIPS, 1)
+def test_the_digit_is_whole_on_its_ground(script: Any) -> None:
+    images = np.zeros((3, 28, 28), np.uint8)
+    images[1, 4:24, 10:18] = 255
+    picture = script.cluttered(images, 1, np.random.default_rng(0))
+    assert picture.shape == (48, 48) and int((picture == 255).sum()) >= 160
+
+
+def test_the_seed_decides_the_content(digits: Path, script: Any, real_clips: Path, tmp_path: Path) -> None:
+    same = script.write(real_clips, tmp_path / "same", CLIPS, 0)
+    other = script.write(real_clips, tmp_path / "other", CLIPS, 1)
     assert content(same) == content(digits)
-    assert content(other).keys() == content(digits).keys()
-    changed = [k for k, v in content(other).items() if v != content(digits)[k]]
-    assert len(changed) > 1.9 * CLIPS
-
-
-def test_clips_that_share_a_picture_are_one_group(script: Any) -> None:
-    cast = script.cast(2000, 0)
-    assert {digit for digit, _ in cast} == set(range(10))
-    assert len({source for _, source in cast}) == 1797
-
-
-def test_groups_are_the_pictures(digits: Path, script: Any) -> None:
+    assert content(other) != content(digits)
     with (digits.parent / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [r["group"] for r in rows] == [f"picture-{source:04d}" for _, source in script.cast(CLIPS, 0)]
+    assert [r["clip_id"] for r in rows] == [f"digit-{i:05d}" for i in range(CLIPS)]
+    assert Image.open(digits.parent / rows[0]["image"]).size == (48, 48)
 
 
-def test_nothing_is_left_of_a_set_that_failed(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_of_a_set_that_failed(
+    script: Any, real_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(script, "write_sound", full)
+    monkeypatch.setattr(script.shutil, "copyfile", full)
     assert script.main([str(tmp_path / "out")]) == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_something_in_it_is_left_alone(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("MMSEARCH_CLIPS", str(tmp_path))
     (tmp_path / "thesis.tex").touch()
     assert script.main([str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_folder_of_clips_is_asked_for(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MMSEARCH_CLIPS", raising=False)
+    assert script.main([str(tmp_path / "out")]) == 2
+    assert "MMSEARCH_CLIPS is not set" in capsys.readouterr().err
+    monkeypatch.setenv("MMSEARCH_CLIPS", str(tmp_path / "nowhere"))
+    assert script.main([str(tmp_path / "out")]) == 2
+    assert "no pictures there" in capsys.readouterr().err
