@@ -7,6 +7,7 @@ A method, fusion, encoder or optimiser is a dataclass whose searchable fields ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -121,6 +122,11 @@ def knob(
 
 def knobs_of(component: Any) -> dict[str, Knob]:
     """The knobs of a component class or instance, by name, in the order of declaration."""
+    return dict(_declared(component if isinstance(component, type) else type(component)))
+
+
+@functools.cache
+def _declared(component: type) -> dict[str, Knob]:
     return {
         f.name: dataclasses.replace(f.metadata["knob"], name=f.name)
         for f in dataclasses.fields(component)

@@ -40,7 +40,7 @@ class Document:
         self._refuse_duplicates(self._root, 2)
 
     def at(self, *keys: str) -> str:
-        """`file:line` of a key, for the beginning of a message; an unknown key gives its parent's line."""
+        """`file:line` of a key (of a list's entry by its number); an unknown key gives its parent's line."""
         node, line = self._root, 1
         for key in keys:
             found = self._find(node, key)
@@ -88,5 +88,7 @@ class Document:
 
     @staticmethod
     def _find(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+        if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            return node.value[int(key)], node.value[int(key)]
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         return next(((k, v) for k, v in pairs if k.value == key), None)

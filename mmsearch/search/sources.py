@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from mmsearch.search.allocation import Allocation, Equal, Standing
 from mmsearch.search.journal import seconds_spent
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Ask, Study
 from mmsearch.search.trials import Records, TrialRecord
-from mmsearch.training import trial_id
+from mmsearch.training import seed_of, trial_id
 
 CONFIRMATION_SEED = 1000
 """Confirmation i runs with the sweep's seed plus this plus i, on fold 1 + i."""
@@ -79,67 +80,75 @@ class TeacherSource(_Source):
 
 
 class SearchSource(_Source):
-    """The search: every method's paper settings first, then as many trials for every method.
+    """The search: every method's first paper setting, then a trial at a time to the method that the allocation names.
+
+    Within a method every fusion and structural alternative has its paper setting tried before the sampler chooses.
 
     Args:
         study: the study.
         trials: how many documents to ask in all, teachers included.
         time_budget: seconds of all sessions after which nothing more is asked.
         clock: seconds spent so far; by default those of the journal's sessions.
+        allocation: which method gets the next trial; None: every one as many.
     """
 
     def __init__(
-        self, study: Study, *, trials: int, time_budget: float | None = None, clock: Callable[[], float] | None = None
+        self,
+        study: Study,
+        *,
+        trials: int,
+        time_budget: float | None = None,
+        clock: Callable[[], float] | None = None,
+        allocation: Allocation | None = None,
     ) -> None:
         super().__init__(study)
         self.trials = trials
         self.time_budget = time_budget
+        self.allocation = allocation or Equal()
         self._clock = clock or self._seconds_spent
         self._paper = {method: study.paper(method) for method in study.space.methods}
+        self._first = [a for m, asks in self._paper.items() for a in asks if a is asks[0] or is_ensemble(a.document)]
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
         self._teachers = [trial_id(d) for d in study.space.teachers()]
         self._exhausted: set[str] = set()
 
     def next(self) -> Ask | Signal:
-        """The next document of the method with the fewest, among those whose teachers are there."""
+        """The next document of the method with the first claim, among those whose teachers are there."""
         searched = [r for r in self.records.values() if r.searched]
-        if len(searched) >= self.trials or (self.time_budget is not None and self._clock() >= self.time_budget):
+        left = self.trials - len(searched)
+        if left <= 0 or (self.time_budget is not None and self._clock() >= self.time_budget):
             return FINISHED
-        count = {m: sum(1 for r in searched if r.method == m) for m in self._paper}
-        waiting = False
-        for method, ask in self._candidates(count, self.trials - len(searched)):
-            if self._needs_teachers[method] and not self.ready(self._teachers):
+        held_up = {m for m, needs in self._needs_teachers.items() if needs and not self.ready(self._teachers)}
+        first = [a for a in self._first if a.trial_id not in self.records]
+        for ask in first:
+            if ask.method not in held_up:
+                return ask
+        if first and left <= len(first):
+            return WAIT
+        waiting = bool(first)
+        for method in self._claims(searched):
+            if method in held_up:
                 waiting = True
                 continue
-            ask = ask or self.study.suggest(method)
-            if ask is not None:
-                return ask
+            ask_or_none = self._of(method)
+            if ask_or_none is not None:
+                return ask_or_none
             self._exhausted.add(method)
         return WAIT if waiting else FINISHED
 
-    def _candidates(self, count: dict[str, int], budget: int) -> list[tuple[str, Ask | None]]:
-        """Methods in the order of their claim, with a paper setting where one is left.
-
-        The ensemble of unimodal models, a baseline, comes with every method's first setting. Where teachers are
-        awaited, as much of the budget is kept as paper settings are left.
-        """
-        left = {
-            m: sorted(
-                (
-                    (0 if is_ensemble(a.document) else i, a)
-                    for i, a in enumerate(asks)
-                    if a.trial_id not in self.records
-                ),
-                key=lambda entry: entry[0],
-            )
-            for m, asks in self._paper.items()
+    def _claims(self, searched: Sequence[TrialRecord]) -> list[str]:
+        """The methods that may get the next trial, the first claim first."""
+        standings = {
+            m: Standing.of([r for r in searched if r.method == m]) for m in self._paper if m not in self._exhausted
         }
-        paper = sorted(((*asks[0], m) for m, asks in left.items() if asks), key=lambda entry: entry[0])
-        candidates: list[tuple[str, Ask | None]] = [(m, a) for _, a, m in paper]
-        if budget > sum(map(len, left.values())):
-            sampled = sorted((m for m in count if not left[m] and m not in self._exhausted), key=lambda m: count[m])
-            candidates += [(m, None) for m in sampled if not (self._needs_teachers[m] and self._teacher_failed())]
-        return candidates
+        return self.allocation.order(standings, seed_of(self.study.space.seed, "allocation", len(searched)))
+
+    def _of(self, method: str) -> Ask | None:
+        """A method's next document; None where there is no new one, or where it would wait for a failed teacher."""
+        paper = next((a for a in self._paper[method] if a.trial_id not in self.records), None)
+        if paper is not None or (self._needs_teachers[method] and self._teacher_failed()):
+            return paper
+        return self.study.suggest(method)
 
     def _teacher_failed(self) -> bool:
         return any(t in self.records and self.records[t].state == "failed" for t in self._teachers)
