@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmsearch.batch import Batch, Output
 from mmsearch.knobs import knob
-from mmsearch.methods import Context, Dominance, Method, NoOp, Stage
+from mmsearch.methods import Context, Method, NoOp, Stage
 from mmsearch.methods._base import unimodal_heads, unimodal_losses, with_unimodal_heads
 
 JOINT = "head"
@@ -47,6 +47,9 @@ class GradientBlending(Method):
     every super-epoch, from the weights of the moment. Losses are means over clips in evaluation mode, L^V over the
     held clips. Super-epochs are cut of equal length, the nearest to the knob, and no shorter than an epoch.
 
+    w says how much a head gains for how much it overfits, not which modality dominates: where the strong one is soon
+    learned by heart, the weak one may get the larger weight. So no signal is declared as measuring dominance.
+
     A head that generalises worse than before (ΔG < 0) weighs nothing; without absolute values, which would reward
     it. The formula is recalled from the paper, no official code computes it. The super-epoch is that of
     BalanceBenchmark, 10 of 30 epochs; the paper's is recalled as 10 epochs on Kinetics and 5 elsewhere. With one
@@ -63,7 +66,6 @@ class GradientBlending(Method):
     )
     earliest: ClassVar[float] = 1 / 3
     no_op: ClassVar[NoOp] = NoOp(None, reason="the weights are measured: no knob puts all of it on the joint head")
-    dominance: ClassVar[Dominance] = Dominance("w", "high")
 
     mode: str = knob("online", "estimate the weights once, or before every super-epoch", choices=("offline", "online"))
     super_epoch: float = knob(
