@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from mmsearch.batch import Batch, Output
 from mmsearch.knobs import knob
-from mmsearch.methods import Context, Dominance, Method, NoOp
+from mmsearch.methods import Context, Method, NoOp
 from mmsearch.methods._base import collect
 
 
@@ -28,6 +28,9 @@ class MSES(Method):
     moves no more; the rest goes on. With all encoders stopped the head stops as well. As it is the whole model that
     returns, it takes along what the others have learned since, and encoders that stopped before.
 
+    A loss is compared with that modality's own past alone, never with another's, so none is declared as measuring
+    dominance.
+
     The form is that of the AGM repository, which takes losses on test; here it is the held clips. There the
     gradient of a stopped modality is multiplied by 0, under which momentum and weight decay still move it.
 
@@ -40,7 +43,6 @@ class MSES(Method):
     paper: ClassVar[str] = "Modality-Specific Learning Rate Control for Multimodal Classification (ACPR 2019)"
     formula: ClassVar[str] = "ℓ_u = 0.6·previous + 0.4·current;  if e - argmin ℓ_u > patience: θ ← θ(argmin), k_u = 0"
     no_op: ClassVar[NoOp] = NoOp("joint", {"patience": 1.0})
-    dominance: ClassVar[Dominance] = Dominance("loss", "low")
 
     patience: float = knob(0.8, "how long a loss may fail to improve, share of training", low=0.2, high=1.0)
 
