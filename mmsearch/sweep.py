@@ -60,6 +60,10 @@ class Arguments:
         seeds: fresh seeds of every finalist.
         seed: where seeds start.
         cpus_per_trial, gpus_per_trial: what a trial gets; None for a GPU where there is one.
+        store: of the clips, a folder or an address such as `s3://bucket/prefix`; None for this user's own.
+        max_bad: share of clips that may be set aside because they cannot be decoded.
+        allow_absolute: whether a manifest may name files outside its root.
+        stream: whether trials go through the store shard by shard, for one that is larger than a node's disk.
     """
 
     dataset: str
@@ -73,6 +77,10 @@ class Arguments:
     seed: int = 0
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
+    store: str | None = None
+    max_bad: float = 0.5
+    allow_absolute: bool = False
+    stream: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -224,7 +232,7 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
 
 def _dataset(arguments: Arguments) -> Dataset:
     if arguments.dataset != DEMO:
-        return Dataset.load(arguments.dataset)
+        return Dataset.load(arguments.dataset, allow_absolute=arguments.allow_absolute)
     announced: list[int] = []
 
     def announce(done: int, total: int) -> None:
@@ -313,10 +321,15 @@ def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Jou
     if path.is_file():
         return ClipData.open(path)
     dataset = dataset or _dataset(arguments)
-    store = default_store()
+    store = arguments.store or default_store()
     journal.append({"event": "phase", "name": "decode", "clips": len(dataset.clips)})
-    prepared = prepare(dataset, store)
-    data = clip_data(dataset, store, prepared)
+    prepared = prepare(
+        dataset,
+        store,
+        max_quarantined=arguments.max_bad,
+        on_wait=lambda reason: journal.append({"event": "waiting", "reason": reason}),
+    )
+    data = clip_data(dataset, store, prepared, order="shards" if arguments.stream else "clips")
     data.save(path)
     journal.append(
         {

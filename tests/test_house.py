@@ -57,8 +57,10 @@ def test_ray_and_optuna_stay_in_their_rooms(file: Path) -> None:
         assert "optuna" not in used
 
 
-def test_nothing_is_unpickled() -> None:
+def test_nothing_is_unpickled_but_by_the_restricted_loader() -> None:
     for file in FILES:
+        if file.relative_to(ROOT) == Path("data/_pickles.py"):
+            continue
         assert not {"pickle", "cloudpickle", "joblib", "dill", "shelve"} & {i.split(".")[0] for i in imports(file)}, (
             file
         )

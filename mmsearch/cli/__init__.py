@@ -14,7 +14,8 @@ from mmsearch import __version__
 from mmsearch.errors import MMSearchError, nearest
 
 COMMANDS = (
-    "sweep", "resume", "status", "show", "recommend", "report", "methods", "fusions", "demo", "prepare", "validate",
+    "sweep", "resume", "status", "show", "recommend", "report", "methods", "fusions", "demo",
+    "manifest", "prepare", "store", "validate",
 )  # fmt: skip
 """In the order of the help."""
 
@@ -25,6 +26,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints one line and exits with code 2."""
         self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")
+
+    def _check_value(self, action, value):  # type: ignore[no-untyped-def,override]
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"unknown value {value!r}{nearest(str(value), action.choices)}")
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
         """As argparse, but an unknown flag is answered with the nearest one."""

@@ -154,6 +154,8 @@ class Progress:
             return f"{_name(record)}: its worker was lost ({event.get('reason') or 'no reason given'}); it will go on"
         if kind == "started" and record and event.get("attempt", 1) > 1:
             return f"{_name(record)}: goes on from epoch {event['epoch']}, attempt {event['attempt']}"
+        if kind == "waiting":
+            return str(event["reason"])
         if kind == "decoded":
             aside = f", {count(len(event['quarantined']), 'clip')} set aside" if event["quarantined"] else ""
             return f"{count(event['stored'], 'clip')} ready, {event['decoded']} of them decoded now{aside}"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmsearch.cli.prepare import MAX_BAD, share
+from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import MMSearchError
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
@@ -28,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
     parser.add_argument("--gpus-per-trial", type=_share, metavar="N", help="GPUs (default: one where there is any)")
+    parser.add_argument("--store", metavar="PLACE", help="the clip store: a folder or s3://... (default: this user's)")
+    parser.add_argument("--max-bad", type=share, metavar="SHARE", help=f"{MAX_BAD} (default: 0.5)")
+    parser.add_argument("--allow-absolute", action="store_true", default=None, help=ALLOW_ABSOLUTE)
+    parser.add_argument(
+        "--stream", action="store_true", default=None, help="read shard by shard: the store is larger than a disk"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
     add_session(parser)
 
@@ -48,7 +56,7 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 RECORDED = (
     "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
-    "cpus_per_trial", "gpus_per_trial",
+    "cpus_per_trial", "gpus_per_trial", "store", "max_bad", "allow_absolute", "stream",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
 

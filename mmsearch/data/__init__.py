@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mmsearch.data.clips import ClipData, clip_data
     from mmsearch.data.dataset import Clip, Dataset, ModalityConfig
     from mmsearch.data.pipeline import Prepared, prepare
+    from mmsearch.data.quality import Quality
     from mmsearch.data.store import Store, default_store
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Dataset",
     "ModalityConfig",
     "Prepared",
+    "Quality",
     "Store",
     "clip_data",
     "default_store",
@@ -29,6 +31,7 @@ _HOME = {
     "Dataset": "dataset",
     "ModalityConfig": "dataset",
     "Prepared": "pipeline",
+    "Quality": "quality",
     "Store": "store",
     "clip_data": "clips",
     "default_store": "store",

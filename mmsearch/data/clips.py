@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mmsearch.batch import Batch, Modality, View
+from mmsearch.batch import Batch, Modality, View, even_slices
+from mmsearch.data._gather import SHUFFLE, WINDOW, Source, Visits, augmentation, gather, hashed
+from mmsearch.data.prefetch import prefetch
+from mmsearch.data.quality import Quality
 from mmsearch.data.splits import PARTS, development_fold, drawn_from, held_part, test_part
 from mmsearch.data.store import Store
 from mmsearch.errors import MMSearchError, nearest
@@ -23,14 +27,14 @@ if TYPE_CHECKING:
     from mmsearch.data.dataset import Dataset
     from mmsearch.data.pipeline import Prepared
 
-FORMAT = 1
-"""Of the file that :meth:`ClipData.save` writes."""
+FORMAT = 2
+"""Of the file that :meth:`ClipData.save` writes. Format 1 had an absolute store, one order and no quality."""
 
+ORDERS = ("clips", "shards")
+"""How an epoch is shuffled; see :func:`clip_data`."""
 
-class _Source(Protocol):
-    present: np.ndarray
-
-    def read(self, i: int) -> np.ndarray: ...
+WINDOW_SHARDS = 4
+"""So many shards of the store are shuffled together where an epoch goes shard by shard."""
 
 
 @dataclasses.dataclass
@@ -40,6 +44,9 @@ class _Arrays:
 
     def read(self, i: int) -> np.ndarray:
         return self.arrays[i]
+
+    def take(self, i: int, picks: np.ndarray) -> np.ndarray:
+        return self.arrays[i][picks]
 
 
 class ClipData:
@@ -55,12 +62,15 @@ class ClipData:
         group: int64 `[N]`, or None.
         test: bool `[N]`, the test part.
         quarantined: the clips that were set aside, with `clip_id`, `path` and `reason`.
+        truth: per row what the quality dials did to the clip, as in :class:`mmsearch.data.quality.Applied`; empty
+            without any.
+        order: one of :data:`ORDERS`, how an epoch is shuffled.
     """
 
     def __init__(
         self,
         name: str,
-        sources: Mapping[str, _Source],
+        sources: Mapping[str, Source],
         modalities: Mapping[str, Modality],
         classes: Sequence[str],
         clip_ids: Sequence[str],
@@ -69,8 +79,10 @@ class ClipData:
         test: np.ndarray,
         *,
         digest: str,
-        origin: tuple[Path, list[str]] | None = None,
         quarantined: Sequence[dict[str, str]] = (),
+        truth: Mapping[str, np.ndarray] | None = None,
+        shard_of: np.ndarray | None = None,
+        document: dict[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.digest = digest
@@ -81,8 +93,11 @@ class ClipData:
         self.group = group
         self.test = np.asarray(test, bool)
         self.quarantined = list(quarantined)
+        self.truth = dict(truth or {})
+        self.order = ORDERS[0] if shard_of is None else ORDERS[1]
         self._sources = dict(sources)
-        self._origin = origin
+        self._shard_of = shard_of
+        self._document = document
         self._folds: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -91,7 +106,7 @@ class ClipData:
     @classmethod
     def from_arrays(
         cls,
-        inputs: Mapping[str, np.ndarray | list[np.ndarray]],
+        inputs: Mapping[str, np.ndarray | Sequence[np.ndarray] | Sequence[str]],
         label: Sequence[int] | np.ndarray,
         *,
         modalities: Mapping[str, Modality],
@@ -104,7 +119,8 @@ class ClipData:
 
         Args:
             inputs: per modality one array a clip: sound int16, or float32 in [-1, 1], `[T]`; frames uint8
-                `[F, H, W, 3]`; vector float32 `[D]`.
+                `[F, H, W, 3]`; image uint8 `[1, H, W, 3]`; flow uint8 `[F, H, W, 2]`; text a string, or its UTF-8
+                bytes as uint8 `[L]`; series float32 `[T, D]`; vector float32 `[D]`.
             label: class of every clip.
             modalities: of every input.
             classes: names; the numbers where not given.
@@ -116,53 +132,42 @@ class ClipData:
             MMSearchError: numbers of clips differ, or no test part can be drawn.
         """
         labels = np.asarray(label, np.int64)
-        for name in inputs:
+        clips: dict[str, Any] = {}
+        for name, given in inputs.items():
             if name not in modalities:
                 raise MMSearchError(f"from_arrays: input {name!r} has no modality{nearest(name, modalities)}")
-            if len(inputs[name]) != len(labels):
-                raise MMSearchError(
-                    f"from_arrays: {name} has {len(inputs[name])} clips, but there are {len(labels)} labels"
-                )
+            if len(given) != len(labels):
+                raise MMSearchError(f"from_arrays: {name} has {len(given)} clips, but there are {len(labels)} labels")
+            clips[name] = [_as_bytes(text) for text in given] if modalities[name].kind == "text" else given
         groups = None if group is None else np.unique(np.asarray(group), return_inverse=True)[1].astype(np.int64)
         test = test_part(labels, groups, None if split is None else list(split))
         sources = {
             name: _Arrays(np.ones(len(labels), bool) if not present or name not in present else present[name], arrays)
-            for name, arrays in inputs.items()
+            for name, arrays in clips.items()
         }
         names = [str(c) for c in (range(int(labels.max()) + 1) if classes is None else classes)]
         clip_ids = [str(i) for i in range(len(labels))]
         content = hashlib.blake2b(digest_size=16)
-        for name in sorted(inputs):
+        for name in sorted(clips):
             content.update(f"{modalities[name]}".encode() + sources[name].present.tobytes())
-            for array in inputs[name]:
+            for array in clips[name]:
                 content.update(np.ascontiguousarray(array).data)
         digest = _digest([content.hexdigest()], labels, groups, test, names)
         return cls("arrays", sources, modalities, names, clip_ids, labels, groups, test, digest=digest)
 
     def save(self, path: str | Path) -> None:
-        """Writes one JSON file that refers to the store.
+        """Writes one JSON file that refers to the store: by a relative path where the store lies below its folder.
 
         Raises:
             MMSearchError: the data is in memory only, or the file cannot be written.
         """
-        if self._origin is None:
+        if self._document is None:
             raise MMSearchError(f"{path}: clips made from arrays are in no store and cannot be saved")
-        store, keys = self._origin
-        document = {
-            "format": FORMAT,
-            "name": self.name,
-            "digest": self.digest,
-            "store": str(store),
-            "modalities": [m.to_dict() for m in self.modalities.values()],
-            "classes": self.classes,
-            "clip_id": self.clip_ids,
-            "key": keys,
-            "label": self.label.tolist(),
-            "group": None if self.group is None else self.group.tolist(),
-            "test": self.test.astype(int).tolist(),
-            "quarantined": self.quarantined,
-        }
-        write_text(Path(path), json.dumps(document))
+        store = self._document["store"]
+        folder = Path(path).absolute().parent
+        if "://" not in store and Path(store).is_relative_to(folder):
+            store = Path(store).relative_to(folder).as_posix()
+        write_text(Path(path), json.dumps({**self._document, "store": store}))
 
     @classmethod
     def open(cls, path: str | Path) -> ClipData:
@@ -173,24 +178,12 @@ class ClipData:
         """
         try:
             document = json.loads(Path(path).read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise MMSearchError(f"{path}: format {document['format']}; this version reads format {FORMAT}")
-            modalities = {d["name"]: Modality.from_dict(d) for d in document["modalities"]}
-            keys, group = document["key"], document["group"]
-            store = Store.open(document["store"])
-            return cls(
-                document["name"],
-                {name: store.column(keys, name) for name in modalities},
-                modalities,
-                document["classes"],
-                document["clip_id"],
-                np.array(document["label"], np.int64),
-                None if group is None else np.array(group, np.int64),
-                np.array(document["test"], bool),
-                digest=document["digest"],
-                origin=(Path(document["store"]), keys),
-                quarantined=document["quarantined"],
-            )
+            if not 1 <= document["format"] <= FORMAT:
+                raise MMSearchError(f"{path}: format {document['format']}; this version reads formats 1 to {FORMAT}")
+            document = {"shard": None, "quality": None, **document, "format": FORMAT}
+            if "://" not in document["store"]:
+                document["store"] = str(Path(path).absolute().parent / document["store"])
+            return _of_document(document, Store.open(document["store"]), path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MMSearchError(f"{path}: not a readable list of clips ({type(error).__name__}: {error})") from None
 
@@ -229,21 +222,27 @@ class ClipData:
         epoch: int = 0,
         only: np.ndarray | None = None,
         shard: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
+        skip: int = 0,
+        device: torch.device | None = None,
+    ) -> Generator[Batch, None, None]:
         """Batches of the given rows; only the modalities in `views` are read.
 
-        A pure function of its arguments: what happened before makes no difference.
+        A pure function of its arguments: what happened before makes no difference. With `skip` the batches are
+        those that are left of an epoch that was stopped.
 
         Args:
-            rows: int64, of :meth:`part`; a row may be there several times.
+            rows: int64, of :meth:`part`; a row may be there several times, with other random numbers every time.
             batch_size: clips a batch; the last one may be smaller.
             views: which part of every modality to carry.
-            seed: None: in the order of `rows`. Else shuffled by seed and epoch, and a last batch of a single clip
-                (which batch normalisation cannot take) joins the one before.
-            epoch: the epoch, for the shuffle and the random views.
+            seed: None: in the order of `rows`, and nothing is augmented. Else shuffled by seed and epoch, and a last
+                batch of a single clip (which batch normalisation cannot take) joins the one before.
+            epoch: the epoch, for the shuffle, the random views and the draws.
             only: per row the position in `views` of the one modality that counts as present; -1 for all.
-            shard: (rank, size): read the inputs of the rank-th of `size` slices of every batch, of the first clip
-                where the slice is empty; labels, index and presence are always the whole batch's.
+            shard: (rank, size): read the inputs and draws of the rank-th of `size` slices of every batch, of the
+                first clip where the slice is empty; labels, index and presence are always the whole batch's.
+            skip: so many batches at the beginning are left out and nothing of them is read.
+            device: where the batches are used. For a GPU a thread reads ahead and puts them into pinned memory;
+                close the generator where it is left early.
 
         Yields:
             Batches on the CPU. Frames are uint8 `[B, F, 3, H, W]` (channels last in memory).
@@ -254,129 +253,168 @@ class ClipData:
         for name in views:
             if name not in self.modalities:
                 raise MMSearchError(f"unknown modality {name!r}{nearest(name, self.modalities)}")
-        rows = np.asarray(rows, np.int64)
+        clips = Visits.of(np.asarray(rows, np.int64), len(self), seed or 0, epoch)
         if seed is not None:
-            order = np.argsort(_hash(seed, epoch, rows, _SHUFFLE + _repeats(rows)), kind="stable")
-            rows, only = rows[order], None if only is None else only[order]
-        cuts = list(range(0, len(rows), batch_size))
-        if seed is not None and len(cuts) > 1 and len(rows) - cuts[-1] == 1:
-            cuts.pop()
-        for i, start in enumerate(cuts):
-            taken = slice(start, cuts[i + 1] if i + 1 < len(cuts) else len(rows))
-            chosen = rows[taken]
-            mine = chosen[:1] if shard[0] >= len(chosen) else np.array_split(chosen, shard[1])[shard[0]]
-            inputs, present = {}, {}
-            for position, (name, view) in enumerate(views.items()):
-                there = np.asarray(self._sources[name].present[chosen], bool)
-                if only is not None:
-                    there = there & np.isin(only[taken], (-1, position))
-                present[name] = torch.from_numpy(there)
-                inputs[name] = self._gather(name, mine, view, 0 if seed is None else seed, epoch)
-            yield Batch(inputs, torch.from_numpy(self.label[chosen]), torch.from_numpy(chosen), present)
+            order = self._order(clips)
+            clips, only = clips[order], None if only is None else only[order]
+        starts = list(range(0, len(clips), batch_size))
+        if seed is not None and len(starts) > 1 and len(clips) - starts[-1] == 1:
+            starts.pop()
+        cuts = [slice(a, b) for a, b in itertools.pairwise([*starts, len(clips)])][skip:]
+        batches = (self._batch(clips[c], None if only is None else only[c], views, seed, shard) for c in cuts)
+        return prefetch(batches, device) if device is not None and device.type == "cuda" else batches
 
-    def _gather(self, name: str, rows: np.ndarray, view: View, seed: int, epoch: int) -> torch.Tensor:
-        modality, source = self.modalities[name], self._sources[name]
-        there = np.flatnonzero(source.present[rows])
-        if modality.kind == "sound":
-            return _sound(source, rows, there, modality, view, seed, epoch)
-        if modality.kind == "vector":
-            vectors = np.zeros((len(rows), *modality.shape), np.float32)
-            for i in there:
-                vectors[i] = source.read(rows[i])
-            return torch.from_numpy(vectors)
-        total = modality.shape[0]
-        count = view.frames or total
-        shift = _uniform(_hash(seed, epoch, rows[:, None], np.arange(count)[None])) if view.random else 0.5
-        picked = np.minimum(((np.arange(count) + shift) * (total / count)).astype(np.int64), total - 1)
-        picked = np.broadcast_to(picked, (len(rows), count))
-        pictures = np.zeros((len(rows), count, *modality.shape[1:]), np.uint8)
-        for i in there:
-            np.take(source.read(rows[i]), picked[i], axis=0, out=pictures[i])
-        return torch.from_numpy(pictures).permute(0, 1, 4, 2, 3)
+    def _order(self, clips: Visits) -> np.ndarray:
+        """The shuffle of an epoch; where it goes by shards, windows of them one after the other."""
+        key = clips.bits(SHUFFLE)
+        if self._shard_of is None:
+            return np.argsort(key, kind="stable")
+        shards, mine = np.unique(self._shard_of[clips.row], return_inverse=True)
+        place = np.argsort(np.argsort(hashed(clips.seed, clips.epoch, shards, WINDOW)))
+        return np.lexsort((key, place[mine] // WINDOW_SHARDS))
+
+    def _batch(
+        self,
+        clips: Visits,
+        only: np.ndarray | None,
+        views: Mapping[str, View],
+        seed: int | None,
+        shard: tuple[int, int],
+    ) -> Batch:
+        rank, size = shard
+        mine = clips[:1] if rank >= len(clips) else clips[even_slices(len(clips), size)[rank]]
+        inputs, present, draws = {}, {}, {}
+        for position, (name, view) in enumerate(views.items()):
+            there = np.asarray(self._sources[name].present[clips.row], bool)
+            if only is not None:
+                there = there & np.isin(only, (-1, position))
+            present[name] = torch.from_numpy(there)
+            inputs[name] = gather(self._sources[name], self.modalities[name], view, mine)
+            if view.draws and seed is not None:
+                draws[name] = augmentation(name, view, mine)
+        label = torch.from_numpy(self.label[clips.row])
+        return Batch(inputs, label, torch.from_numpy(clips.row), present, draws)
+
+    def warm(self) -> None:
+        """Brings what is stored elsewhere to this machine."""
+        for source in self._sources.values():
+            if hasattr(source, "warm"):
+                source.warm()
 
 
-def clip_data(dataset: Dataset, store_dir: str | Path, prepared: Prepared) -> ClipData:
+def clip_data(dataset: Dataset, store_dir: str | Path, prepared: Prepared, *, order: str = "clips") -> ClipData:
     """The usable clips of a prepared dataset. The test part is drawn before clips are set aside, so that it is
     the dataset's own.
+
+    Args:
+        dataset: as :func:`mmsearch.data.prepare` took it.
+        store_dir: the store's folder, or the address of one elsewhere such as `s3://bucket/store`.
+        prepared: what came of it.
+        order: `clips`: an epoch is shuffled as a whole. `shards`: it goes through windows of a few shards of the store,
+            shuffled, and shuffles the clips of a window; for a store that does not fit on the local disk. Part of the
+            data's identity, since it changes the training.
 
     Raises:
         MMSearchError: a class or a modality has too few usable clips.
     """
+    if order not in ORDERS:
+        raise MMSearchError(f"unknown order {order!r}{nearest(order, ORDERS)}")
     label, group, test = drawn_from(dataset.clips)
     usable = np.array([i for i, key in enumerate(prepared.keys) if key is not None], np.int64)
     keys = [key for key in prepared.keys if key is not None]
     label, test = label[usable], test[usable]
     group = None if group is None else group[usable]
+    listed = {clip.label for clip in dataset.clips}
     development = Counter(label[~test].tolist())
     for i, name in enumerate(dataset.classes):
-        if not development[i]:
+        if i in listed and not development[i]:
             raise MMSearchError(f"{dataset.path}: class {name!r} has no usable clip outside the test part")
-    store = Store.open(Path(store_dir).absolute())
-    sources, modalities = {}, {}
+    store = Store.open(store_dir)
+    modalities = {}
     for name, config in dataset.modalities.items():
-        column = sources[name] = store.column(keys, name)
+        column = store.column(keys, name)
         if not column.present.any():
             raise MMSearchError(f"{dataset.path}: no clip has the modality {name!r}; take it out of `modalities`")
         shape = tuple(int(n) for n in column.shape.max(axis=0))
         modalities[name] = Modality(name, config.kind, shape, float(config.settings.get("rate", 0)))
+    content = [*modalities, *keys]
+    quality = dataset.quality
+    if quality is not None:
+        content += ["quality", quality.identity()]
+    shard = None
+    if order == "shards":
+        shard = _by_appearance(column.shard_of).tolist()
+        content += ["shards", *map(str, shard)]
+    document = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "digest": _digest(content, label, group, test, dataset.classes),
+        "store": store.place.text,
+        "modalities": [m.to_dict() for m in modalities.values()],
+        "classes": list(dataset.classes),
+        "clip_id": [dataset.clips[i].clip_id for i in usable],
+        "key": keys,
+        "label": label.tolist(),
+        "group": None if group is None else group.tolist(),
+        "test": test.astype(int).tolist(),
+        "quarantined": list(prepared.quarantined),
+        "shard": shard,
+        "quality": None if quality is None else json.loads(quality.identity()),
+    }
+    return _of_document(document, store, dataset.path)
+
+
+def _as_bytes(text: str | np.ndarray) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8) if isinstance(text, str) else text
+
+
+def _of_document(document: dict[str, Any], store: Store, where: str | Path) -> ClipData:
+    """The clips that a file of :meth:`ClipData.save` lists, at their quality; `where` is for errors."""
+    modalities = {d["name"]: Modality.from_dict(d) for d in document["modalities"]}
+    sources: Mapping[str, Source] = {name: store.column(document["key"], name) for name in modalities}
+    clip_ids, classes, truth = document["clip_id"], document["classes"], None
+    label, test = np.array(document["label"], np.int64), np.array(document["test"], bool)
+    group, shard = (None if document[k] is None else np.array(document[k], np.int64) for k in ("group", "shard"))
+    if document["quality"] is not None:
+        made = _quality(document["quality"], where).apply(sources, modalities, label, test, clip_ids, classes)
+        sources, label, truth, rows = made.sources, made.label, made.truth, made.rows
+        clip_ids, test = [clip_ids[i] for i in rows], test[rows]
+        group, shard = (None if x is None else x[rows] for x in (group, shard))
     return ClipData(
-        dataset.name,
+        document["name"],
         sources,
         modalities,
-        dataset.classes,
-        [dataset.clips[i].clip_id for i in usable],
+        classes,
+        clip_ids,
         label,
         group,
         test,
-        digest=_digest([*modalities, *keys], label, group, test, dataset.classes),
-        origin=(store.folder, keys),
-        quarantined=prepared.quarantined,
+        digest=document["digest"],
+        quarantined=document["quarantined"],
+        truth=truth,
+        shard_of=shard,
+        document=document,
     )
 
 
-def _sound(
-    source: _Source, rows: np.ndarray, there: np.ndarray, modality: Modality, view: View, seed: int, epoch: int
-) -> torch.Tensor:
-    length = modality.shape[0] if view.seconds is None else max(1, round(view.seconds * modality.rate))
-    shift = _uniform(_hash(seed, epoch, rows, _CROP)) if view.random else np.full(len(rows), 0.5)
-    waves = np.zeros((len(rows), length), np.float32)
-    scale = 1.0
-    for i in there:
-        wave = source.read(rows[i])
-        if wave.dtype == np.int16:
-            scale = 1 / 32768
-        start = int(max(0, len(wave) - length) * shift[i])
-        cut = wave[start : start + length]
-        waves[i, : len(cut)] = cut
-    return torch.from_numpy(waves).mul_(scale)
+def _quality(identity: Mapping[str, Any], where: str | Path) -> Quality:
+    """The dials of which this is the identity.
+
+    Raises:
+        MMSearchError: in this version they would give other clips.
+    """
+    quality = Quality.from_dict({k: v for k, v in identity.items() if k != "version"})
+    if json.loads(quality.identity()) != identity:
+        raise MMSearchError(
+            f"{where}: this version of mmsearch makes other clips of its quality dials; list them again"
+        )
+    return quality
 
 
-_SHUFFLE, _CROP = 1 << 32, 1 << 33
-
-
-def _repeats(rows: np.ndarray) -> np.ndarray:
-    """For every row how often it stood before."""
-    order = np.argsort(rows, kind="stable")
-    first = np.searchsorted(rows[order], rows[order])
-    times = np.empty(len(rows), np.int64)
-    times[order] = np.arange(len(rows)) - first
-    return times
-
-
-def _hash(seed: int, epoch: int, row: np.ndarray, draw: np.ndarray | int) -> np.ndarray:
-    """Independent 64-bit draws for every (seed, epoch, row, draw): splitmix64 (Steele, Lea and Flood 2014), chained."""
-    state = np.zeros(1, np.uint64)
-    for value in (seed, epoch, row, draw):
-        with np.errstate(over="ignore"):
-            state = state + np.asarray(value).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return state
-
-
-def _uniform(bits: np.ndarray) -> np.ndarray:
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def _by_appearance(shard_of: np.ndarray) -> np.ndarray:
+    """The same shards, numbered in the order of their first clips: whatever else a store holds, they stay the same."""
+    _, first, inverse = np.unique(shard_of, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
 
 
 def _digest(

@@ -37,7 +37,7 @@ class Document:
             raise MMSearchError(f"{path}: {error}") from None
         if not isinstance(self.data, dict):
             raise MMSearchError(f"{path}:1: needs `key: value` lines, not a {type(self.data).__name__}")
-        self._refuse_duplicates(self._root, 2)
+        self._refuse_duplicates(self._root, 3)
 
     def at(self, *keys: str) -> str:
         """`file:line` of a key (of a list's entry by its number); an unknown key gives its parent's line."""

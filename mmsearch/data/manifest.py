@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +17,19 @@ from mmsearch.errors import MMSearchError, nearest
 SPLITS = ("train", "val", "test")
 """Values of the split column; an empty cell is development, like train and val."""
 
+_SEPARATORS = {"semicolons": ";", "tabs": "\t", "bars": "|"}
+
 
 class Manifest:
     """The rows of a manifest.
 
+    A cell that names a file may hold any bytes, as file names do: what is not UTF-8 in them is kept as Python keeps
+    it in names. Every other cell is UTF-8 text.
+
     Attributes:
         path: the file.
         columns: names of its columns.
-        rows: per clip its cells by column; empty where nothing is given.
+        rows: per clip its cells by column; empty where nothing is given. Columns without a name are left out.
         numbers: per clip the row as a person counts it: the file's line (CSV) or 1 for the first row (Parquet).
     """
 
@@ -28,11 +37,17 @@ class Manifest:
         self.path = path
         read = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
         try:
-            self.columns, pairs = read(path)
+            columns, pairs = read(path)
         except OSError as error:
             raise MMSearchError(f"{path}: the manifest cannot be read: {error.strerror or error}") from None
+        for name, count in Counter(filter(None, columns)).items():
+            if printable(name) != name:
+                raise MMSearchError(f"{path}: column {printable(name)!r} is not UTF-8 text; save the manifest as UTF-8")
+            if count > 1:
+                raise MMSearchError(f"{path}: column {name!r} is there twice")
+        self.columns = [name for name in columns if name]
         self.numbers = [number for number, _ in pairs]
-        self.rows = [row for _, row in pairs]
+        self.rows = [{name: cell for name, cell in zip(columns, cells, strict=True) if name} for _, cells in pairs]
         if not self.rows:
             raise MMSearchError(f"{path}: the manifest has no rows")
 
@@ -49,9 +64,19 @@ class Manifest:
         if column not in self.columns:
             raise MMSearchError(f"{self.path}: no column {column!r} ({why}){nearest(column, self.columns)}")
 
-    def cells(self, column: str) -> Iterator[tuple[int, str]]:
-        """Index and text of every cell of a column."""
+    def cells(self, column: str, *, names_files: bool = False) -> Iterator[tuple[int, str]]:
+        """Index and text of every cell of a column.
+
+        Args:
+            column: its name.
+            names_files: whether the cells are names of files, which need not be UTF-8.
+
+        Raises:
+            MMSearchError: names the first row whose cell is not UTF-8 text.
+        """
         for i, row in enumerate(self.rows):
+            if not names_files and printable(row[column]) != row[column]:
+                raise MMSearchError(f"{self.at(i)}: {column} is not UTF-8 text; save the manifest as UTF-8")
             yield i, row[column]
 
     def filled(self, column: str) -> list[str]:
@@ -85,56 +110,65 @@ class Manifest:
         return times
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MMSearchError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+def printable(text: str) -> str:
+    r"""A text that any stream and any format takes: bytes of a file name that are not UTF-8 become `\xe9`."""
+    readable = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+    return readable.encode(errors="backslashreplace").decode()
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MMSearchError(f"{path}: UTF-16 text; save the manifest as UTF-8")
+    text = content.decode("utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise MMSearchError(f"{path}: row {line}: has a NUL character; a manifest is UTF-8 text")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] = []
-    pairs = []
+    pairs: list[tuple[int, list[str]]] = []
+    row = 1
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
             if not any(cells):
-                continue
-            if not columns:
-                columns = _names(path, cells)
+                pass
+            elif not columns:
+                columns = cells
+                _check_separator(path, columns)
             elif len(cells) != len(columns):
-                raise MMSearchError(
-                    f"{path}: row {reader.line_num}: {len(cells)} cells, but the header has {len(columns)} columns"
-                )
+                raise MMSearchError(f"{path}: row {row}: {len(cells)} cells, but the header has {len(columns)} columns")
             else:
-                pairs.append((reader.line_num, dict(zip(columns, cells, strict=True))))
+                pairs.append((row, cells))
+            row = reader.line_num + 1
     except csv.Error as error:
-        raise MMSearchError(f"{path}: row {reader.line_num}: {error}") from None
+        raise MMSearchError(f"{path}: row {row}: not CSV: {error}") from None
     return columns, pairs
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _check_separator(path: Path, columns: list[str]) -> None:
+    found = [name for name, separator in _SEPARATORS.items() if len(columns) == 1 and separator in columns[0]]
+    if found:
+        raise MMSearchError(f"{path}: its columns are separated by {found[0]}; a manifest has commas")
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowException as error:
+        values = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise MMSearchError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    columns = _names(path, table.column_names)
-    values = [[_text(value) for value in column.to_pylist()] for column in table.columns]
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*values, strict=True)]
-    return columns, list(enumerate(rows, start=1))
-
-
-def _names(path: Path, columns: list[str]) -> list[str]:
-    twice = sorted({c for c in columns if columns.count(c) > 1})
-    if twice:
-        raise MMSearchError(f"{path}: column {twice[0]!r} is there twice")
-    return list(columns)
+    return table.column_names, [(i, list(cells)) for i, cells in enumerate(zip(*values, strict=True), start=1)]
 
 
 def _text(value: Any) -> str:
     if value is None or value != value:
         return ""
+    if isinstance(value, bytes):
+        return os.fsdecode(value).strip()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip()

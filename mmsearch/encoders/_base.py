@@ -17,7 +17,7 @@ class Encoded:
 
     Attributes:
         pooled: `[B, D]`.
-        tokens: `[B, N, D]`, where asked for.
+        tokens: `[B, N, D]`, where asked for; zero where a clip has no such step or word.
     """
 
     pooled: Tensor
@@ -35,11 +35,17 @@ class EncoderModule(nn.Module):
     width: int
     stage_widths: tuple[int, ...] = ()
 
-    def forward(self, x: Tensor, detail: bool = False) -> Encoded:
-        """Encodes `x`; with `detail` also tokens."""
+    def forward(self, x: Tensor, detail: bool = False, draws: Tensor | None = None) -> Encoded:
+        """Encodes `x`.
+
+        Args:
+            x: the input, as in :class:`mmsearch.batch.Batch`.
+            detail: also give tokens.
+            draws: uniform numbers `[B, K]` from which `x` is augmented, clip by clip; None: as it is.
+        """
         raise NotImplementedError
 
-    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+    def staged(self, x: Tensor, draws: Tensor | None = None) -> Generator[Tensor, Tensor, Encoded]:
         """The same, stage by stage: yields the map `[B, F, C_s, H, W]` of a stage and goes on with what is sent."""
         raise NotImplementedError
 
@@ -52,11 +58,13 @@ class Encoder:
         name: in documents and on the command line.
         kind: the kind of modality it reads.
         summary: one line of what it is.
+        default: whether it reads its kind where nobody names an encoder.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str]
     summary: ClassVar[str]
+    default: ClassVar[bool] = True
 
     def build(self, modality: Modality) -> EncoderModule:
         """The network, freshly initialised from the global random stream."""
@@ -68,5 +76,5 @@ class Encoder:
         return 0
 
     def view(self, training: bool) -> View:
-        """Which part of a stored clip it wants."""
+        """Which part of a stored clip it wants, and how many draws its augmentation needs."""
         return View()

@@ -1,77 +1,57 @@
-"""Sound as a log-mel spectrogram into a timm network."""
+"""Sound as a spectrogram into a timm network."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
 from typing import ClassVar
 
-import torchaudio
-from torch import Tensor, nn
-
 from mmsearch.batch import Modality, View
-from mmsearch.encoders import Encoded, Encoder, EncoderModule
-from mmsearch.encoders._timm import SMALL, Backbone, unfolded, with_stages
+from mmsearch.encoders import EncoderModule
+from mmsearch.encoders._fronts import SECONDS, Fbank, Front, LogMel, Ogm
+from mmsearch.encoders._spectra import Spectra, SpectrumEncoder
 from mmsearch.knobs import knob
 
 
-class SpectrogramEncoder(EncoderModule):
-    """log(mel + 1e-4), standardised over the batch per channel, then a timm network with one input channel."""
-
-    def __init__(self, rate: float, knobs: Spectrogram) -> None:
-        super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate=int(rate),
-            n_fft=knobs.n_fft,
-            hop_length=max(1, round(rate * knobs.hop_ms / 1000)),
-            n_mels=knobs.n_mels,
-            f_min=knobs.f_min,
-        )
-        self.standardise = nn.BatchNorm2d(1, affine=False)
-        self.backbone = Backbone(knobs.backbone, in_chans=1)
-        self.width = self.backbone.width
-        self.stage_widths = self.backbone.stage_widths
-
-    def forward(self, x: Tensor, detail: bool = False) -> Encoded:
-        """Waveform `[B, T]` to features `[B, D]`."""
-        return self.backbone(self._picture(x), detail)
-
-    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
-        """The maps of the network's stages, `[B, 1, C_s, mels, time]`."""
-        pooled = yield from unfolded(self.backbone.staged(self._picture(x)), (len(x), 1))
-        return Encoded(pooled)
-
-    def _picture(self, x: Tensor) -> Tensor:
-        log_mel = (self.mel(x.float()) + 1e-4).log()
-        return self.standardise(log_mel[:, None])
-
-
 @dataclasses.dataclass
-class Spectrogram(Encoder):
-    """A log-mel spectrogram (torchaudio) into a timm network with one input channel."""
+class Spectrogram(Spectra):
+    """A spectrogram (torchaudio) into a timm network with one input channel.
+
+    The front `mel` is standardised over the batch. The others are what the papers published: `ogm_code` and
+    `ogm_paper` the STFT of the code and of the text of OGM-GE (257 x 188 and 257 x 299 for 3 s), `fbank` the Kaldi
+    filter banks of the Kinetics-Sounds protocols (1024 x 128, time first). Sound stored at another rate than theirs
+    is resampled.
+    """
 
     name: ClassVar[str] = "spectrogram"
     kind: ClassVar[str] = "sound"
-    summary: ClassVar[str] = "log-mel spectrogram into a timm network"
+    summary: ClassVar[str] = "spectrogram into a timm network"
 
-    backbone: str = knob(SMALL, "`small`, `resnet18` as in the papers, or any timm network", search=False)
-    n_fft: int = knob(512, "window, samples", low=64, high=4096, search=False)
-    hop_ms: float = knob(20.0, "step, milliseconds", low=2.0, high=100.0, search=False)
-    n_mels: int = knob(40, "mel bands", low=8, high=256, search=False)
-    f_min: float = knob(60.0, "lowest frequency, Hz", low=0.0, high=2000.0, search=False)
+    front: str = knob("mel", "the spectrogram", choices=("mel", "ogm_code", "ogm_paper", "fbank"), search=False)
+    n_fft: int = knob(512, "window, samples", low=64, high=4096, when={"front": "mel"}, search=False)
+    hop_ms: float = knob(20.0, "step, milliseconds", low=2.0, high=100.0, when={"front": "mel"}, search=False)
+    n_mels: int = knob(40, "mel bands", low=8, high=256, when={"front": "mel"}, search=False)
+    f_min: float = knob(60.0, "lowest frequency, Hz", low=0.0, high=2000.0, when={"front": "mel"}, search=False)
     seconds: float = knob(
-        0.0, "random crop of this length while training; 0: whole clips", low=0.0, high=60.0, search=False
+        0.0,
+        "random crop of this length while training; 0: whole clips (of ogm_code and ogm_paper the first 3 s)",
+        low=0.0,
+        high=60.0,
+        search=False,
     )
 
     def build(self, modality: Modality) -> EncoderModule:
         """The network for the modality's sampling rate."""
-        return SpectrogramEncoder(modality.rate, self)
+        return SpectrumEncoder(self._front(modality.rate), self)
 
-    @property
-    def stages(self) -> int:
-        """Those of the network."""
-        return with_stages(self.backbone)
+    def _front(self, rate: float) -> Front:
+        if self.front == "ogm_code":
+            return Ogm(rate, 22050, hop=353, centred=True, seconds=self.seconds or SECONDS)
+        if self.front == "ogm_paper":
+            return Ogm(rate, 16000, hop=159, centred=False, seconds=self.seconds or SECONDS)
+        if self.front == "fbank":
+            return Fbank(rate)
+        return LogMel(rate, self.n_fft, self.hop_ms, self.n_mels, self.f_min)
 
     def view(self, training: bool) -> View:
         """Whole clips, or a crop."""
-        return View(seconds=self.seconds or None, random=training)
+        return View(seconds=self.seconds or None, random=training, draws=self.draws if training else 0)

@@ -23,12 +23,12 @@ class MLP(EncoderModule):
         norm = nn.BatchNorm1d(d_in) if normalise else nn.Identity()
         self.net = nn.Sequential(norm, nn.Linear(d_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
-    def forward(self, x: Tensor, detail: bool = False) -> Encoded:
+    def forward(self, x: Tensor, detail: bool = False, draws: Tensor | None = None) -> Encoded:
         """`[B, D_in]` to `[B, D]`; the vector is its own single token."""
         h = self.net(x)
         return Encoded(h, h[:, None]) if detail else Encoded(h)
 
-    def staged(self, x: Tensor) -> Generator[Tensor, Tensor, Encoded]:
+    def staged(self, x: Tensor, draws: Tensor | None = None) -> Generator[Tensor, Tensor, Encoded]:
         """The first layer is the stage; its map is `[B, 1, D, 1, 1]`."""
         mixed = yield self.net[:3](x)[:, None, :, None, None]
         return Encoded(self.net[3:](mixed[:, 0, :, 0, 0]))

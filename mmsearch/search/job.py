@@ -53,8 +53,10 @@ def training(document: Mapping[str, Any], data: Path, teachers: Mapping[str, Pat
 
 @functools.lru_cache(maxsize=1)
 def clips(path: str) -> ClipData:
-    """The clips of a `data.json`, opened once a process."""
-    return ClipData.open(Path(path))
+    """The clips of a `data.json`, opened once a process and brought near."""
+    data = ClipData.open(Path(path))
+    data.warm()
+    return data
 
 
 def trial_dir(run_dir: Path, trial_id: str) -> Path:

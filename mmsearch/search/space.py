@@ -8,15 +8,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmsearch.batch import KINDS, Modality
+from mmsearch.batch import Modality
 from mmsearch.data.document import Document
-from mmsearch.encoders import ENCODERS
-from mmsearch.errors import MMSearchError, nearest
+from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS, OWN
-from mmsearch.knobs import MODALITIES, Knob, knobs_of
+from mmsearch.knobs import Knob
 from mmsearch.methods import METHODS, Method
 from mmsearch.registry import Registry
-from mmsearch.training import DEFAULTS, OPTIMIZERS, default_encoder, refusal, resolve, trial_id
+from mmsearch.search.choices import Choice, Pick, encoder_choices, first, picked, picked_encoder, section
+from mmsearch.training import DEFAULTS, OPTIMIZERS, refusal, resolve, trial_id
 
 BASELINES = ("joint", "unimodal", "unimodal_teacher")
 """The methods that every sweep runs, whatever its space lists; of the last at least the ensemble of teachers."""
@@ -24,11 +24,8 @@ BASELINES = ("joint", "unimodal", "unimodal_teacher")
 ENSEMBLE = {"teacher": "ume"}
 """The knobs that make `unimodal_teacher` the ensemble of unimodal models, the third baseline."""
 
-Pick = Callable[[str, Knob], Any]
-"""Chooses the value of a knob, given its full name such as `"ogm.alpha"`."""
-
 _SECTIONS: dict[str, Registry[Any]] = {"methods": METHODS, "fusions": FUSIONS, "optimizers": OPTIMIZERS}
-_SETTINGS = ("epochs", "batch_size", "precision")
+_SETTINGS = ("epochs", "batch_size", "precision", "sampler")
 
 
 class Suggesting(Protocol):
@@ -47,48 +44,20 @@ class Suggesting(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A component (method, fusion or optimiser) with the knobs that are searched.
-
-    Attributes:
-        knobs: all, in the order of declaration; overridden ranges filled in.
-        fixed: knobs that the space sets to one value.
-        structural: knobs whose every value gets a paper setting of its own: a choice of a modality, and a choice
-            on which alone other knobs depend (such as `teacher`).
-    """
-
-    knobs: dict[str, Knob]
-    fixed: dict[str, Any]
-    structural: frozenset[str]
-
-    def narrowed(self, fixed: Mapping[str, Any]) -> Choice:
-        """The same with these knobs fixed."""
-        return dataclasses.replace(self, fixed={**self.fixed, **fixed})
-
-    def values(self, prefix: str, pick: Pick) -> dict[str, Any]:
-        """A value for every knob that exists beside the others."""
-        chosen: dict[str, Any] = {}
-        for name, knob in self.knobs.items():
-            if not knob.active(chosen):
-                continue
-            if name in self.fixed:
-                chosen[name] = self.fixed[name]
-            else:
-                chosen[name] = pick(f"{prefix}.{name}", knob) if knob.search else knob.paper
-        return chosen
-
-
 @dataclasses.dataclass
 class Space:
     """What a sweep may try on one dataset.
+
+    The recipe is what teachers and every method's first trial have in common: the settings and the paper's setting of
+    the first optimiser and of each modality's first encoder. A document that needs teachers keeps the recipe's
+    encoders, since it copies the teachers' weights or compares features with theirs; every other one chooses its own.
 
     Attributes:
         modalities: those of the dataset.
         data: the digest of the clips.
         seed: of every trial of the search.
-        settings: `epochs`, `batch_size` and `precision` of every trial.
-        encoders: per modality the encoder's document.
+        settings: `epochs`, `batch_size`, `precision` and `sampler` of every trial.
+        encoders: per modality the encoders, by name; the first is the recipe's.
         methods, fusions, optimizers: what is searched, by name; the first optimiser is the recipe's.
     """
 
@@ -96,7 +65,7 @@ class Space:
     data: str
     seed: int
     settings: dict[str, Any]
-    encoders: dict[str, dict[str, Any]]
+    encoders: dict[str, dict[str, Choice]]
     methods: dict[str, Choice]
     fusions: dict[str, Choice]
     optimizers: dict[str, Choice]
@@ -118,23 +87,20 @@ class Space:
         """
         file = Document(Path(path))
         file.check_keys([*_SECTIONS, "encoders", *_SETTINGS])
+        baselines = {m: ENSEMBLE if m == "unimodal_teacher" else {} for m in BASELINES}
         chosen = {
-            s: _section(file, s, registry, s == "methods", tuple(modalities)) for s, registry in _SECTIONS.items()
+            s: section(file, s, registry, tuple(modalities), baselines if s == "methods" else {})
+            for s, registry in _SECTIONS.items()
         }
         space = cls(
             modalities=dict(modalities),
             data=data,
             seed=seed,
-            settings={s: file.data.get(s, DEFAULTS[s]) for s in _SETTINGS},
-            encoders=_encoders(file, modalities),
+            settings=_settings(file, modalities),
+            encoders=encoder_choices(file, modalities),
             **chosen,
-        ).checked(file.data.get("methods") or (), lambda m: file.at("methods", m))
-        for s in _SETTINGS:
-            try:
-                resolve({"method": {"name": "joint"}, s: space.settings[s]}, modalities)
-            except MMSearchError as e:
-                raise MMSearchError(f"{file.at(s)}: {str(e).removeprefix('trial document: ')}") from None
-        return space
+        )
+        return space.checked(file.data.get("methods") or (), lambda m: file.at("methods", m))
 
     def checked(self, named: Collection[str], where: Callable[[str], str]) -> Space:
         """The space without the methods that go with none of its fusions on these modalities.
@@ -157,7 +123,7 @@ class Space:
     def _unusable(self, method: str) -> str:
         """Why a method cannot be trained at all; empty where it can."""
         choice = self.methods[method]
-        instance = METHODS.create({"name": method, **choice.values(method, lambda _, knob: knob.paper)})
+        instance = METHODS.create({"name": method, **choice.paper()})
         fusions = [OWN] if instance.own_fusion else self._trained_fusions()
         reasons = [self._refusal(instance, f) for f in fusions]
         return "" if "" in reasons else reasons[0]
@@ -166,14 +132,30 @@ class Space:
         return [f for f in self.fusions if not FUSIONS.get(f).post_hoc]
 
     def _refusal(self, method: Method, fusion: str) -> str:
-        return refusal(method, {"name": fusion}, method.modalities(list(self.modalities)), self.encoders)
+        """Why a method is not tried with a fusion: it cannot be trained with it under one of the encoders."""
+        used = method.modalities(list(self.modalities))
+        reasons = (refusal(method, {"name": fusion}, used, encoders) for encoders in self._architectures(used))
+        return next((reason for reason in reasons if reason), "")
+
+    def _architectures(self, modalities: Collection[str]) -> Iterator[dict[str, dict[str, Any]]]:
+        """The recipe's encoders, and these with one modality's, or one choice of it, changed."""
+        recipe = self._recipe_encoders()
+        yield recipe
+        for u in modalities:
+            for name, choice in self.encoders[u].items():
+                document = {"name": name, **choice.paper()}
+                changed = [document, *choice.changes(document)]
+                yield from ({**recipe, u: d} for d in changed if d != recipe[u])
+
+    def _recipe_encoders(self) -> dict[str, dict[str, Any]]:
+        return {u: first(among) for u, among in self.encoders.items()}
 
     def suggest(self, trial: Suggesting, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Lets an Optuna trial choose a document of a method.
 
         Returns:
             The resolved document and the flat parameters: `"ogm.alpha"`, `"fusion"`, `"gated.width"`,
-            `"optimizer"`, `"sgd.lr"`, ….
+            `"optimizer"`, `"sgd.lr"`, `"encoder.sound.spectrogram.n_mels"`, ….
         """
         params: dict[str, Any] = {}
 
@@ -215,14 +197,12 @@ class Space:
             yield from self._paper(method, {**preset, name: choice})
 
     def recipe(self) -> dict[str, Any]:
-        """What every document has in common: settings, encoders, the paper's setting of the first optimiser.
+        """What a document has that chooses nothing else: settings, encoders and optimiser at the paper's setting.
 
         Where the space has post-hoc fusions, every training leaves out the clips they are fitted to.
         """
-        name, choice = next(iter(self.optimizers.items()))
-        optimizer = {"name": name, **choice.values(name, lambda _, knob: knob.paper)}
-        recipe = {**self.settings, "encoders": self.encoders, "optimizer": optimizer, "data": self.data}
-        return {**recipe, "held": bool(self._post_hoc())}
+        chosen = {"encoders": self._recipe_encoders(), "optimizer": first(self.optimizers)}
+        return {**self.settings, **chosen, "data": self.data, "held": bool(self._post_hoc())}
 
     def _post_hoc(self) -> list[dict[str, Any]]:
         """Every alternative of the post-hoc fusions, the rest of their knobs at the paper's setting."""
@@ -232,8 +212,7 @@ class Space:
                 texts = [k for n, k in choice.knobs.items() if isinstance(k.paper, str) and n not in choice.fixed]
                 for values in itertools.product(*(k.choices or () for k in texts)):
                     fixed = dict(zip((k.name for k in texts), values, strict=True))
-                    chosen = choice.narrowed(fixed).values(name, lambda _, knob: knob.paper)
-                    documents.append({"name": name, **chosen})
+                    documents.append({"name": name, **choice.narrowed(fixed).paper()})
         return documents
 
     def teacher(
@@ -270,14 +249,8 @@ class Space:
 
     def _may_hold(self, method: str, document: Mapping[str, Any]) -> set[bool]:
         """Whether a document needs held clips, and whether it may with another value of one of its choices."""
-        choice, mine = self.methods[method], document["method"]
-        changes = [
-            {name: value}
-            for name, knob in choice.knobs.items()
-            if isinstance(knob.choices, tuple) and knob.search and name in mine and name not in choice.fixed
-            for value in knob.choices
-        ]
-        return {METHODS.create({**mine, **change}).needs_held for change in [{}, *changes]}
+        mine = document["method"]
+        return {METHODS.create(d).needs_held for d in [mine, *self.methods[method].changes(mine)]}
 
     def moved(self, document: Mapping[str, Any], *, seed: int, fold: int) -> dict[str, Any]:
         """The same document under another seed and fold, and so with that seed's teachers."""
@@ -297,17 +270,20 @@ class Space:
         recipe = self.recipe()
         document = {"name": method, **self.methods[method].values(method, pick)}
         instance = METHODS.create(document)
+        used = instance.modalities(list(self.modalities))
         full = {**recipe, "method": document, "seed": seed, "fold": fold}
         if not instance.own_fusion:
-            full["fusion"] = _picked(*self._fusions_for(instance), pick)
-        if len(instance.modalities(list(self.modalities))) > 1:
+            full["fusion"] = picked(*self._fusions_for(instance), pick)
+        if len(used) > 1:
             full["post_hoc"] = self._post_hoc()
         if _trains(instance):
-            full["optimizer"] = _picked("optimizer", self.optimizers, pick)
+            full["optimizer"] = picked("optimizer", self.optimizers, pick)
         if instance.needs_teachers:
-            used = instance.modalities(list(self.modalities))
             held = full["held"] or instance.needs_held
             full["teachers"] = {u: trial_id(self.teacher(u, seed=seed, fold=fold, held=held)) for u in used}
+        else:
+            chosen = {u: picked_encoder(u, self.encoders[u], pick) for u in used}
+            full["encoders"] = {**recipe["encoders"], **chosen}
         return resolve(full, self.modalities)
 
     def _fusions_for(self, method: Method) -> tuple[str, dict[str, Choice]]:
@@ -337,11 +313,6 @@ def _writable(document: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in document.items() if k != "fusion" or v["name"] != OWN}
 
 
-def _picked(kind: str, among: dict[str, Choice], pick: Pick) -> dict[str, Any]:
-    name = pick(kind, Knob(kind, next(iter(among)), f"which {kind.partition(':')[0]}", choices=tuple(among)))
-    return {"name": name, **among[name].values(name, pick)}
-
-
 def _suggest(trial: Suggesting, name: str, knob: Knob) -> Any:
     if knob.choices is not None:
         return trial.suggest_categorical(name, knob.choices)
@@ -351,95 +322,18 @@ def _suggest(trial: Suggesting, name: str, knob: Knob) -> Any:
     return trial.suggest_float(name, knob.low, knob.high, log=knob.log)
 
 
-def _section(
-    file: Document, section: str, registry: Registry[Any], with_baselines: bool, modalities: tuple[str, ...]
-) -> dict[str, Choice]:
-    given = file.data.get(section)
-    if given is None:
-        names = sorted(registry.names(), key=lambda n: n != DEFAULTS.get(section[:-1], {}).get("name"))
-        given = {n: None for n in names}
-    if not isinstance(given, dict) or not given:
-        raise MMSearchError(f"{file.at(section)}: {section} must be one `name:` a line")
-    chosen: dict[str, Choice] = {}
-    for name, overrides in given.items():
-        where = file.at(section, str(name))
-        component = registry.get(str(name), where)
-        if overrides is not None and not isinstance(overrides, dict):
-            raise MMSearchError(f"{where}: write the knobs of {name} as `knob: value` lines below it")
-        chosen[str(name)] = _choice(file, (section, str(name)), component, overrides or {}, modalities)
-    if with_baselines:
-        for name in BASELINES:
-            if name not in chosen:
-                fixed = ENSEMBLE if name == "unimodal_teacher" else {}
-                chosen[name] = _choice(file, (section,), registry.get(name), fixed, modalities)
-    return chosen
+def _settings(file: Document, modalities: Mapping[str, Modality]) -> dict[str, Any]:
+    """The settings of every trial.
 
-
-def _choice(
-    file: Document, keys: tuple[str, ...], component: type, overrides: Mapping[str, Any], modalities: tuple[str, ...]
-) -> Choice:
-    knobs = {
-        n: dataclasses.replace(k, choices=modalities, paper=modalities[0]) if k.choices == MODALITIES else k
-        for n, k in knobs_of(component).items()
-    }
-    declared = knobs_of(component).values()
-    structural = {k.name for k in declared if k.choices == MODALITIES}
-    structural |= {name for k in declared if len(k.when) == 1 for name in k.when if isinstance(knobs[name].paper, str)}
-    fixed: dict[str, Any] = {}
-    for name, value in overrides.items():
-        where = file.at(*keys, str(name))
-        if name not in knobs:
-            raise MMSearchError(f"{where}: unknown knob {name!r}{nearest(str(name), knobs)}")
-        knob = knobs[name]
+    Raises:
+        MMSearchError: file and line of a value that a document cannot have.
+    """
+    settings = {s: file.data.get(s, DEFAULTS[s]) for s in _SETTINGS}
+    for s, value in settings.items():
         if isinstance(value, list):
-            values = tuple(knob.check(v, where) for v in value)
-            if not values:
-                raise MMSearchError(f"{where}: {name} has no values to choose from")
-            paper = knob.paper if knob.paper in values else values[0]
-            knobs[name] = dataclasses.replace(knob, choices=values, paper=paper, search=True)
-        elif isinstance(value, dict):
-            knobs[name] = _ranged(file, (*keys, str(name)), knob, value)
-        else:
-            fixed[name] = knob.check(value, where)
-    return Choice(knobs, fixed, frozenset(structural))
-
-
-def _ranged(file: Document, keys: tuple[str, ...], knob: Knob, value: Mapping[str, Any]) -> Knob:
-    where = file.at(*keys)
-    if knob.choices is not None or isinstance(knob.paper, str):
-        raise MMSearchError(f"{where}: {knob.name} has no range; give a value or a list of {knob.describe()}")
-    for key in value:
-        if key not in ("low", "high", "log"):
-            raise MMSearchError(
-                f"{file.at(*keys, str(key))}: unknown key {key!r}{nearest(key, ('low', 'high', 'log'))}"
-            )
-    low, high = (knob.check(value.get(end, getattr(knob, end)), where) for end in ("low", "high"))
-    log = value.get("log", knob.log)
-    if not isinstance(log, bool):
-        raise MMSearchError(f"{where}: log must be true or false, not {log!r}")
-    if low >= high:
-        raise MMSearchError(f"{where}: {knob.name} goes from {low!r} to {high!r}; low must be below high")
-    if log and low <= 0:
-        raise MMSearchError(f"{where}: {knob.name} starts at {low!r}; a logarithmic range starts above 0")
-    paper = min(max(knob.paper, low), high)
-    return dataclasses.replace(knob, low=low, high=high, log=log, paper=paper, search=True)
-
-
-def _encoders(file: Document, modalities: Mapping[str, Modality]) -> dict[str, dict[str, Any]]:
-    given = file.data.get("encoders") or {}
-    if not isinstance(given, dict):
-        raise MMSearchError(f"{file.at('encoders')}: encoders must be one `modality:` a line")
-    known = [*modalities, *KINDS]
-    documents: dict[str, dict[str, Any]] = {}
-    for key, value in given.items():
-        where = file.at("encoders", str(key))
-        if key not in known:
-            raise MMSearchError(f"{where}: {key!r} is neither a modality nor a kind{nearest(str(key), known)}")
-        documents[key] = {"name": value} if isinstance(value, str) else value
-        if not isinstance(documents[key], dict):
-            raise MMSearchError(f"{where}: write `{key}: encoder` or `{key}: {{name: encoder, knob: value}}`")
-        encoder = ENCODERS.create(documents[key], where)
-        kind = modalities[key].kind if key in modalities else key
-        if encoder.kind != kind:
-            raise MMSearchError(f"{where}: encoder {encoder.name} reads {encoder.kind}, {key} is {kind}")
-    return {u: documents.get(u) or documents.get(m.kind) or default_encoder(m.kind) for u, m in modalities.items()}
+            raise MMSearchError(f"{file.at(s)}: {s} is the same in every trial; give one value, not a list")
+        try:
+            resolve({"method": {"name": "joint"}, s: value}, modalities)
+        except MMSearchError as e:
+            raise MMSearchError(f"{file.at(s)}: {str(e).removeprefix('trial document: ')}") from None
+    return settings

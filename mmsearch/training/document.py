@@ -14,12 +14,14 @@ from mmsearch.fusion import FUSIONS, OWN
 from mmsearch.knobs import knobs_of
 from mmsearch.methods import METHODS, Method
 from mmsearch.training.optimizers import OPTIMIZERS
+from mmsearch.training.samplers import SAMPLERS, Sampler
 
 DEFAULTS: dict[str, Any] = {
     "method": {"name": "joint"},
     "fusion": {"name": "concat"},
     "encoders": {},
     "optimizer": {"name": "sgd"},
+    "sampler": {"name": "shuffle"},
     "batch_size": 32,
     "epochs": 15,
     "seed": 0,
@@ -34,7 +36,8 @@ DEFAULTS: dict[str, Any] = {
 
 `held` cuts an eighth of train off, for what a method or a post-hoc fusion must not have trained on; it is set where it
 is needed. `post_hoc` lists the post-hoc fusions (documents or names) that are evaluated at the end on the model's own
-unimodal logits.
+unimodal logits. `sampler` (a document or a name) says which clips an epoch shows; the default stays out of a
+resolved document, which so has the identity that it had before there were samplers.
 """
 
 _WHOLE = {"batch_size": 2, "epochs": 1, "seed": 0, "fold": 0}
@@ -45,15 +48,21 @@ def method_of(document: Mapping[str, Any]) -> Method:
     return METHODS.create(document["method"])
 
 
+def sampler_of(document: Mapping[str, Any]) -> Sampler:
+    """The sampler of a document."""
+    given = document.get("sampler", DEFAULTS["sampler"])
+    return SAMPLERS.create(given if isinstance(given, Mapping) else {"name": str(given)}, "trial document")
+
+
 def default_encoder(kind: str) -> dict[str, Any]:
-    """The document of the first encoder for a kind of modality.
+    """The document of the default encoder for a kind of modality.
 
     Raises:
         MMSearchError: no encoder reads that kind.
     """
     for name in ENCODERS.names():
         cls = ENCODERS.get(name)
-        if cls.kind == kind:
+        if cls.kind == kind and cls.default:
             return ENCODERS.document(cls())
     raise MMSearchError(f"no encoder for modalities of kind {kind!r}")
 
@@ -82,6 +91,9 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
     full["method"] = METHODS.document(method)
     used = method.modalities(list(modalities))
     full["optimizer"] = OPTIMIZERS.document(OPTIMIZERS.create(full["optimizer"]))
+    full["sampler"] = SAMPLERS.document(sampler_of(full))
+    if full["sampler"] == DEFAULTS["sampler"]:
+        del full["sampler"]
     full["encoders"] = {u: _encoder(full["encoders"], m) for u, m in modalities.items()}
     if method.own_fusion:
         if document.get("fusion", {"name": OWN})["name"] != OWN:

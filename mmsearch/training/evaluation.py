@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,9 +149,11 @@ def evaluate(
     predictor = model if isinstance(model, Predictor) else Predictor.load(Path(model), pick_device("auto"))
     rows = data.part(part, predictor.document["fold"] if fold is None else fold)
     outs, batches = [], []
-    for batch in data.batches(rows, batch_size, predictor.views(training=False)):
-        outs.append(dataclasses.replace(predictor.predict(batch).each(Tensor.cpu), tokens={}))
-        batches.append(batch.without_inputs())
+    read = data.batches(rows, batch_size, predictor.views(training=False), device=predictor.device)
+    with contextlib.closing(read):
+        for batch in read:
+            outs.append(dataclasses.replace(predictor.predict(batch).each(Tensor.cpu), tokens={}))
+            batches.append(batch.without_inputs())
     out, clips = Output.cat(outs), Batch.cat(batches)
     z, y = out.logits, clips.label
     predicted = z.argmax(1)

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import operator
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.methods import Gradients, Stage
 from mmsearch.training.checkpoint import load_state, save_state
 from mmsearch.training.cost import CostMeter, joint_step_flops
-from mmsearch.training.document import resolve, seed_of
+from mmsearch.training.document import resolve, sampler_of, seed_of
 from mmsearch.training.evaluation import Evaluation, Predictor, autocast, evaluate, pick_device, post_hoc
 from mmsearch.training.model import PROBES, tokens_of
 from mmsearch.training.optimizers import OPTIMIZERS
@@ -104,6 +104,7 @@ class Training(Iterator[EpochResult]):
         self._shelf: dict[str, Any] | None = None
         optimizer = OPTIMIZERS.create(self.document["optimizer"])
         self._lr_at = optimizer.lr_at
+        self._sampler = sampler_of(self.document)
         self.groups = self.model.groups()
         self.optimizers = {g: optimizer.build(p) for g, p in self.groups.items() if p}
         fold = self.document["fold"]
@@ -213,14 +214,15 @@ class Training(Iterator[EpochResult]):
         ctx = self.context
         loss_sum = torch.zeros((), device=self.device)
         done = 0
-        for batch in self.steps(stage, position, length):
-            mine = self.world.local(len(batch))
-            with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
-                loss_sum += self.method.step(ctx, batch) * len(batch)
-            done += len(batch)
+        with contextlib.closing(self.steps(stage, position, length)) as steps:
+            for batch in steps:
+                mine = self.world.local(len(batch))
+                with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
+                    loss_sum += self.method.step(ctx, batch) * len(batch)
+                done += len(batch)
         return {"train/loss": float(loss_sum) / max(done, 1), "train/lr": ctx.learning_rate, **ctx.signals()}
 
-    def steps(self, stage: Stage, position: int, length: int) -> Iterator[Batch]:
+    def steps(self, stage: Stage, position: int, length: int) -> Generator[Batch, None, None]:
         """The batches of an epoch, each when its step is due; the hooks around the steps are called in between.
 
         Args:
@@ -235,18 +237,21 @@ class Training(Iterator[EpochResult]):
                 self._shelf = self._copy()
             self.method.on_stage_start(ctx)
         self.method.on_epoch_start(ctx)
-        rows, only = self.method.epoch_rows(ctx, self.rows)
+        seed, epoch = self.document["seed"], self.epoch + (position if stage.rehearsal else 0)
+        sampled = self._sampler.rows(self.rows, self.data.label[self.rows], seed=seed, epoch=epoch)
+        rows, only = self.method.epoch_rows(ctx, sampled)
         batches = self.data.batches(
             rows,
             self.document["batch_size"],
             self.predictor.views(training=True),
-            seed=self.document["seed"],
-            epoch=self.epoch + (position if stage.rehearsal else 0),
+            seed=seed,
+            epoch=epoch,
             only=only,
             shard=self.world.shard,
+            device=self.device,
         )
         done = 0
-        with self._moving(stage) as frozen:
+        with contextlib.closing(batches), self._moving(stage) as frozen:
             for batch in batches:
                 batch = batch.to(self.device)
                 ctx.start_step(batch, done / len(rows))
@@ -295,7 +300,7 @@ class Training(Iterator[EpochResult]):
             all_modalities = self.predictor.all_modalities
             encoders = self.document["encoders"]
             views = {u: ENCODERS.create(encoders[u]).view(training=True) for u in all_modalities}
-            batch = next(iter(self.data.batches(self.rows[:4], 4, views))).to(self.device)
+            batch = next(self.data.batches(self.rows[:4], 4, views, seed=self.document["seed"])).to(self.device)
             with self._private_randomness("cost"):
                 self._joint_flops = joint_step_flops(self.document, all_modalities, len(self.predictor.classes), batch)
         return self.meter.total / (self._joint_flops * self._train_size)
@@ -384,7 +389,7 @@ class StepContext:
         self._lr_factors: dict[str, float] = {}
         self._signals: dict[str, list[Tensor]] = {}
         self._taught: dict[str, dict[int, Output]] = {}
-        fixed = not any(v.random for v in run.predictor.views(training=True).values())
+        fixed = not any(v.random or v.draws for v in run.predictor.views(training=True).values())
         self._keep_taught = fixed and run.world.size == 1
 
     @property
@@ -597,10 +602,12 @@ class StepContext:
         """Predictions in evaluation mode."""
         run = self._run
         rows = self._rows_of(part) if rows is None else rows
-        for batch in run.data.batches(rows, 128, run.predictor.views(training=False)):
-            with run.meter.count("scan", len(batch)):
-                out = run.predictor.predict(batch)
-            yield out, batch.without_inputs().to(run.device)
+        batches = run.data.batches(rows, 128, run.predictor.views(training=False), device=run.device)
+        with contextlib.closing(batches):
+            for batch in batches:
+                with run.meter.count("scan", len(batch)):
+                    out = run.predictor.predict(batch)
+                yield out, batch.without_inputs().to(run.device)
 
     def _rows_of(self, part: str) -> np.ndarray:
         return self.rows if part == "train" else self._run.data.part(part, self._run.document["fold"])
@@ -609,7 +616,7 @@ class StepContext:
         """A few clips with their inputs."""
         run = self._run
         rows = np.random.default_rng(seed_of(run.document["seed"], "sample")).permutation(self._rows_of(part))[:clips]
-        return next(iter(run.data.batches(rows, clips, run.predictor.views(training=False)))).to(run.device)
+        return next(run.data.batches(rows, clips, run.predictor.views(training=False))).to(run.device)
 
     def teacher_outputs(self, batch: Batch) -> dict[str, Output]:
         """Outputs of the frozen teachers; computed once a clip where nothing is augmented."""

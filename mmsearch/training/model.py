@@ -66,16 +66,18 @@ class Model(nn.Module):
         """Encodes the modalities of `mask` (None: all); where a clip lacks a modality its feature is zero."""
         seen = {u: batch.inputs[u] for u in self.encoders if mask is None or u in mask}
         if self.kind.mixes:
-            encoded = self._mixed(seen, batch.present)
+            encoded = self._mixed(seen, batch)
         else:
-            encoded = {u: self.encoders[u](x, self.kind.reads_tokens) for u, x in seen.items()}
+            tokens, draws = self.kind.reads_tokens, batch.draws
+            encoded = {u: self.encoders[u](x, tokens, draws.get(u)) for u, x in seen.items()}
         for u, e in encoded.items():
             e.pooled = torch.where(batch.present[u][:, None], e.pooled, torch.zeros_like(e.pooled))
         return encoded
 
-    def _mixed(self, seen: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Encoded]:
+    def _mixed(self, seen: dict[str, Tensor], batch: Batch) -> dict[str, Encoded]:
         """The encoders in step, with the fusion between their stages; the map of a missing modality is zero."""
-        running = {u: self.encoders[u].staged(x) for u, x in seen.items()}  # type: ignore[operator]
+        present, draws = batch.present, batch.draws
+        running = {u: self.encoders[u].staged(x, draws.get(u)) for u, x in seen.items()}  # type: ignore[operator]
         maps = {u: next(stages) for u, stages in running.items()}
         done: dict[str, Encoded] = {}
         stage = 0

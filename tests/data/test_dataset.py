@@ -43,7 +43,7 @@ def test_everything_given(dataset_file):
     )
     dataset = Dataset.load(dataset_file(table, yaml, FILES))
     assert dataset.classes == ["10", "9"]
-    assert dataset.modalities["depth"].settings == {"frames": 3, "size": 32}
+    assert dataset.modalities["depth"].settings == {"frames": 3, "size": 32, "codec": "raw", "quality": 90}
     assert "depth" not in dataset.clips[1].paths, "an empty cell is a missing modality"
     assert [clip.split for clip in dataset.clips] == ["test", "test", "train", "val"]
 
@@ -81,13 +81,17 @@ def test_links_are_followed(dataset_file, tmp_path):
     [
         ("lable: digit\n", [":3:", "'lable'", "'label'"]),
         ("modalities:\n  sound:\n    rat: 8000\n", [":5:", "'rat'", "'rate'"]),
-        ("modalities:\n  sound:\n    rate: fast\n", [":5:", "rate is 'fast'", "whole number"]),
+        ("modalities:\n  sound:\n    rate: fast\n", [":5:", "rate must be a number", "'fast'"]),
         ("modalities:\n  sound: {seconds: .nan}\n", [":4:", "seconds is nan"]),
-        ("modalities:\n  sound: {rate: true}\n", [":4:", "rate is True"]),
+        ("modalities:\n  sound: {rate: true}\n", [":4:", "rate must be a number", "True"]),
         ("modalities:\n  x: {kind: sond}\n", [":4:", "unknown kind 'sond'", "'sound'"]),
         ("modalities:\n  touch:\n", [":4:", "unknown kind 'touch'"]),
-        ("modalities:\n  words: {kind: text}\n", [":4:", "'text' is not available yet", "vector"]),
-        ("modalities:\n  flow:\n", [":4:", "'flow' is not available yet"]),
+        ("modalities:\n  frames: {size: 16.5}\n", [":4:", "size must be a whole number"]),
+        ("modalities:\n  frames: {codec: jpg}\n", [":4:", "codec is 'jpg'", "'jpeg'"]),
+        ("modalities:\n  words: {kind: text, inline: 1}\n", [":4:", "inline is 1"]),
+        ("modalities:\n  words: {kind: text, rate: 1}\n", [":4:", "unknown key 'rate'", "bytes"]),
+        ("root: nowhere\n", [":3:", "nowhere is not a folder"]),
+        ("decoder: pyva\n", [":3:", "unknown decoder 'pyva'", "'pyav'"]),
         ("modalities:\n  a/b: {kind: sound}\n", [":4:", "'a/b'"]),
         ("modalities: [sound]\n", [":3:", "modalities"]),
         ("modalities:\n  sound: 3\n", [":4:", "mapping"]),
@@ -95,7 +99,6 @@ def test_links_are_followed(dataset_file, tmp_path):
         ("label: digit\nlabel: b\n", [":4:", "label is given twice"]),
         ("label: {a\n", [":4:"]),
         ("label: !!python/object:os.system x\n", [":3:", "constructor"]),
-        ("classes: [a, b, no]\n", [":3:", "'no' has no clip"]),
         ("classes: [a, a, b]\n", [":3:", "'a' is there twice"]),
         ("classes: [a]\n", ["row 4", "'b' is not among the classes"]),
         ("label: digit\n", ["manifest.csv", "no column 'digit'", "label"]),
@@ -139,8 +142,8 @@ def test_files_that_are_not_there(tmp_path):
         ({"label": list("aaaa")}, ["single class"]),
         ({"path": ["0", "1", "gone", "also"]}, ["row 4", "gone", "1 more row"]),
         ({"path": ["0", "1", "", "3"]}, ["row 4", "path is empty"]),
-        ({"path": ["0", "1", ".", "3"]}, ["row 4", "not a file"]),
-        ({"path": ["0", "1", "x" * 300, "3"]}, ["row 4", "not a file"]),
+        ({"path": ["0", "1", ".", "3"]}, ["row 4", "is a folder"]),
+        ({"path": ["0", "1", "x" * 300, "3"]}, ["row 4", "File name too long"]),
         ({"split": ["train", "test", "trian", "val"]}, ["row 4", "unknown split 'trian'", "'train'"]),
         ({"split": ["test"] * 4}, ["none is left for train"]),
         ({"split": ["val", "test", "val", "test"]}, ["train split is empty"]),
@@ -178,3 +181,15 @@ def test_not_text_and_not_parquet(dataset_file, tmp_path):
     assert "UTF-8" in refused(path)
     (tmp_path / "m.parquet").write_bytes(b"nothing")
     assert "not a Parquet file" in refused(dataset_file(yaml="name: p\nmanifest: m.parquet\n"))
+
+
+def test_a_listed_class_without_clips_keeps_its_place(tmp_path, capsys):
+    from mmsearch.cli import main
+
+    (tmp_path / "x.mp4").touch()
+    rows = "".join(f"{i},x.mp4,{label}\n" for i, label in enumerate("acacacac"))
+    (tmp_path / "m.csv").write_text("clip_id,path,label\n" + rows)
+    (tmp_path / "d.yaml").write_text("name: x\nmanifest: m.csv\nclasses: [a, b, c]\n")
+    assert {clip.label for clip in Dataset.load(tmp_path / "d.yaml").clips} == {0, 2}
+    assert main(["validate", str(tmp_path / "d.yaml")]) == 0
+    assert "classes without a clip here (1): b" in capsys.readouterr().out

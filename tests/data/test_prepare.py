@@ -71,7 +71,7 @@ def test_quarantine_is_counted_and_remembered(clip_folder, dataset_file, tmp_pat
     rows = [{"clip_id": f"c{i:02}", "path": clip_folder / f"c{i:02}.mp4", "label": i % 2} for i in range(8)]
     (tmp_path / "bad.mp4").write_bytes(b"no film")
     rows[3]["path"] = "bad.mp4"
-    dataset = Dataset.load(dataset_file(rows, SMALL))
+    dataset = Dataset.load(dataset_file(rows, SMALL), allow_absolute=True)
     prepared = prepare(dataset, tmp_path / "store")
     assert (prepared.stored, prepared.decoded) == (7, 7)
     [aside] = prepared.quarantined
@@ -131,6 +131,61 @@ def test_unwritable_and_full_folders(sixteen, tmp_path, inline, monkeypatch):
     assert not list((tmp_path / "store" / "shards").iterdir())
 
 
+def test_damaged_shards_are_decoded_again(sixteen, tmp_path, inline):
+    folder = tmp_path / "store"
+    first = prepare(sixteen(), folder, shard_clips=4)
+    index, cut, gone, *_ = Store.open(folder).shards
+    (folder / "shards" / index.index).write_bytes(b"ARROW1 no more")
+    (folder / "shards" / cut.parts["sound"].file).write_bytes(b"short")
+    (folder / "shards" / gone.parts["frames"].file).unlink()
+    again = prepare(sixteen(), folder)
+    assert (again.stored, again.decoded, again.keys) == (16, 6, first.keys)
+    store = Store.open(folder)
+    assert len(store.damaged) == 3 and len(store) == 16
+    assert clip_data(sixteen(), folder, again).modalities["frames"].shape == (2, 16, 16, 3)
+
+
+def test_frames_kept_as_jpeg_are_other_clips(sixteen, tmp_path, inline):
+    folder, size = tmp_path / "store", "{frames: 2, size: 16"
+    raw = prepare(sixteen(), folder)
+    explicit = prepare(sixteen(SMALL.replace(size, f"{size}, codec: raw, quality: 50")), folder)
+    assert explicit.decoded == 0 and explicit.keys == raw.keys
+    jpeg = prepare(sixteen(SMALL.replace(size, f"{size}, codec: jpeg, quality: 95")), folder)
+    assert jpeg.decoded == 16 and not set(jpeg.keys) & set(raw.keys)
+    store = Store.open(folder)
+    near, exact = store.column(jpeg.keys, "frames"), store.column(raw.keys, "frames")
+    for i in range(16):
+        assert np.abs(near.read(i).astype(int) - exact.read(i)).max() <= 6
+
+
+def test_a_mistake_of_the_machine_stops_the_decode(sixteen, tmp_path, inline, monkeypatch):
+    def lacking(*args):
+        raise MMSearchError("flow is computed with OpenCV, which is not here")
+
+    monkeypatch.setattr(pipeline.decode, "decode_clip", lacking)
+    with pytest.raises(MMSearchError, match="OpenCV, which is not here"):
+        prepare(sixteen(), tmp_path / "store")
+
+
+def test_a_machine_that_does_not_reach_the_folder_says_so(tmp_path):
+    [row] = pipeline.decode_shard([], str(tmp_path / "elsewhere"), {"sound": ("sound", None)})
+    assert "does not reach this folder" in row["error"] and not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_lost_machine_had_runs_again(monkeypatch):
+    """Machines lost in a round use up none of the tries of a clip; without a loss what is left is left."""
+    machines, rounds = [{"a", "b"}, {"a"}, {"a"}, {"a"}], []
+    monkeypatch.setattr(pipeline, "_machines", lambda: machines.pop(0))
+
+    def once(items, *args):
+        rounds.append([item["key"] for item in items])
+        yield [{"key": items[0]["key"], "reason": "", "error": ""}]
+
+    monkeypatch.setattr(pipeline, "_round", once)
+    rows = [row["key"] for rows in pipeline._run([{"key": k} for k in "xyz"], 1, "", {}) for row in rows]
+    assert rounds == [["x", "y", "z"], ["y", "z"]] and rows == ["x", "y"]
+
+
 def python(code, *args, **env):
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | env, check=False)
@@ -188,3 +243,56 @@ def test_a_clip_that_kills_its_decoder_stands_alone(segments, tmp_path):
     stored, decoded, [aside], _ = json.loads(done.stdout.splitlines()[-1])
     assert (stored, decoded) == (59, 59)
     assert aside["clip_id"] == "s15" and "decoder died" in aside["reason"]
+
+
+FULL = """
+import sys
+from mmsearch.data import Dataset, Store, pipeline, prepare
+from mmsearch.errors import MMSearchError
+exec(sys.argv[3])
+try:
+    prepare(Dataset.load(sys.argv[1]), sys.argv[2], shard_clips=4)
+except MMSearchError as error:
+    print(error)
+store = Store.open(sys.argv[2])
+print(len(store), len(store.damaged), [p.name for p in (store.place.folder / "shards").glob(".*")])
+"""
+
+INLINE = """
+import contextlib
+def run(items, shard_clips, address, modalities):
+    for i in range(0, len(items), shard_clips):
+        yield pipeline.decode_shard(items[i : i + shard_clips], address, modalities)
+pipeline._run, pipeline._ray = run, lambda: contextlib.nullcontext(1)
+"""
+
+ROOM = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))"
+
+
+def check_full(out, reason):
+    said, left = out.splitlines()
+    stored, rest = left.split(" ", 1)
+    assert said.endswith(f"the clip store cannot be written: {reason}; choose another place or make room")
+    assert int(stored) < 60 and rest == "0 []", "nothing half-written is there"
+
+
+def test_no_room_for_a_file(segments, tmp_path):
+    done = python(FULL, segments, tmp_path / "store", INLINE + ROOM)
+    assert done.returncode == 0, done.stderr
+    check_full(done.stdout, "File too large")
+
+
+def test_a_disk_that_is_full(segments, tmp_path):
+    """A real file system of a megabyte, in a mount namespace of its own."""
+    store = tmp_path / "small"
+    store.mkdir()
+    mounted = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=1m none {store} && exec "$@"', "sh"]
+    try:
+        subprocess.run([*mounted, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system lets nobody mount a small file system")
+    command = [*mounted, sys.executable, "-c", FULL, str(segments), str(store), INLINE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    check_full(done.stdout, "No space left on device")
+    assert int(done.stdout.splitlines()[1].split()[0]) > 0, "the shards before are kept"

@@ -1,11 +1,13 @@
-"""Encoders: shapes, tokens, stages."""
+"""Encoders of frames, images and sound: shapes, tokens, stages, views."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from mmsearch.batch import Modality
+from mmsearch.data.clips import ClipData
 from mmsearch.encoders import ENCODERS
 from mmsearch.errors import MMSearchError
 
@@ -64,3 +66,27 @@ def test_an_unknown_timm_network_is_named_with_the_nearest_one() -> None:
 def test_an_image_is_one_frame() -> None:
     net = ENCODERS.create({"name": "image"}).build(Modality("image", "image", (1, 32, 32, 3))).eval()
     assert net(torch.randint(0, 256, (2, 1, 3, 32, 32), dtype=torch.uint8)).pooled.shape == (2, net.width)
+
+
+@pytest.mark.parametrize("name", ["frames", "flow"])
+def test_three_frames_a_clip_are_random_ones_of_each_third_and_its_middles(name: str) -> None:
+    stored = 9
+    channels = {"frames": 3, "flow": 2}[name]
+    arrays = np.broadcast_to(np.arange(stored, dtype=np.uint8)[:, None, None, None], (6, stored, 2, 2, channels))
+    modality = Modality("x", name, (stored, 2, 2, channels))
+    data = ClipData.from_arrays({"x": list(arrays)}, np.arange(6) % 2, modalities={"x": modality})
+    encoder = ENCODERS.create({"name": name, "train_frames": 3, "eval_frames": 3})
+
+    def picked(training: bool, epoch: int = 0) -> torch.Tensor:
+        seed = 0 if training else None
+        batch = next(data.batches(np.arange(6), 6, {"x": encoder.view(training)}, seed=seed, epoch=epoch))
+        return batch.inputs["x"][..., 0, 0, 0]
+
+    assert picked(training=False).tolist() == [[1, 4, 7]] * 6
+    found = torch.cat([picked(True, epoch) for epoch in range(20)])
+    assert [sorted(set(f.tolist())) for f in found.T] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_pictures_that_are_not_square_are_resized() -> None:
+    net = ENCODERS.create({"name": "frames", "size": 48}).build(FRAMES).eval()
+    assert net.pictures(torch.zeros(2, 3, 3, 40, 48, dtype=torch.uint8)).shape == (2, 3, 3, 48, 48)

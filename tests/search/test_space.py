@@ -24,9 +24,9 @@ def load(tmp_path: Path, text: str) -> Space:
     return Space.load(path, MODALITIES, data="d1", seed=5)
 
 
-@pytest.mark.parametrize("name", ["default", "demo"])
-def test_shipped_spaces_suggest_every_method(name: str) -> None:
-    space = Space.load(SHIPPED / f"{name}.yaml", MODALITIES, data="d1")
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_spaces_suggest_every_method(path: Path) -> None:
+    space = Space.load(path, MODALITIES, data="d1")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for method in space.methods:
         for _ in range(5):
@@ -39,6 +39,16 @@ def test_shipped_spaces_suggest_every_method(name: str) -> None:
 def test_default_space_has_everything_that_is_registered() -> None:
     space = Space.load(SHIPPED / "default.yaml", MODALITIES, data="d1")
     assert sorted(space.methods) == METHODS.names()
+
+
+def test_papers_space_begins_with_their_protocol() -> None:
+    space = Space.load(SHIPPED / "papers.yaml", MODALITIES, data="d1")
+    first = space.paper_documents("joint")[0]
+    assert first["optimizer"] == {"name": "sgd", "lr": 0.001, "weight_decay": 0.0001, "momentum": 0.9}
+    assert (first["epochs"], first["batch_size"], first["fusion"]["name"]) == (100, 64, "concat")
+    sound, frames = first["encoders"]["voice"], first["encoders"]["frames"]
+    assert sound["backbone"] == frames["backbone"] == "resnet18" and sound["front"] == "ogm_code"
+    assert (frames["train_frames"], frames["eval_frames"], frames["size"]) == (3, 3, 224)
 
 
 def test_conditional_knobs_and_names(tmp_path: Path) -> None:
@@ -110,6 +120,8 @@ def test_overrides(tmp_path: Path) -> None:
         ("methods: [joint]\n", 1, "one `name:` a line"),
         ("epochs: 3\nfusion:\n  concat:\n", 2, "did you mean 'fusions'"),
         ("epochs: none\n", 1, "epochs must be a whole number"),
+        ("epochs: [10, 20]\n", 1, "epochs is the same in every trial"),
+        ("epochs: 3\nsampler: balanced\n", 2, "did you mean 'class_balanced'"),
         ("encoders:\n  vioce: spectrogram\n", 2, "did you mean 'voice'"),
         ("encoders:\n  frames: spectrogram\n", 2, "reads sound"),
         ("epochs: 3\n  bad: [\n", 2, ""),
@@ -120,6 +132,12 @@ def test_errors_name_file_line_and_nearest(tmp_path: Path, text: str, line: int,
         load(tmp_path, text)
     assert f"space.yaml:{line}" in str(error.value)
     assert message in str(error.value)
+
+
+def test_the_sampler_is_a_setting_of_every_trial_and_teacher(tmp_path: Path) -> None:
+    space = load(tmp_path, "sampler: class_balanced\n")
+    documents = [space.teacher("voice"), *space.paper_documents("joint"), *space.paper_documents("unimodal_teacher")]
+    assert all(d["sampler"] == {"name": "class_balanced"} for d in documents)
 
 
 def test_post_hoc_fusions_are_evaluated_in_every_trial_and_trained_in_none(tmp_path: Path) -> None:

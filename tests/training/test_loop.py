@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mmsearch.batch import Modality
+from mmsearch.batch import Modality, View
+from mmsearch.data.prefetch import prefetch
 from mmsearch.encoders import ENCODERS, Encoded, Encoder, EncoderModule
 from mmsearch.errors import MMSearchError
 from mmsearch.testing import difference, teachers_for, toy_data, weights
@@ -56,7 +58,7 @@ class Plain(EncoderModule):
         self.width = 8
         self.linear = torch.nn.Linear(d_in, 8)
 
-    def forward(self, x: torch.Tensor, detail: bool = False) -> Encoded:
+    def forward(self, x: torch.Tensor, detail: bool = False, draws: torch.Tensor | None = None) -> Encoded:
         return Encoded(self.linear(x).tanh())
 
 
@@ -129,3 +131,99 @@ def test_an_encoder_starts_alike_whatever_stands_beside_it() -> None:
     joint = train({"method": {"name": "uniform"}}, data)
     for a, b in zip(alone.model.encoders["m1"].parameters(), joint.model.encoders["m1"].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Shaken(Plain):
+    """Turns its draws into noise, and remembers them."""
+
+    def forward(self, x: torch.Tensor, detail: bool = False, draws: torch.Tensor | None = None) -> Encoded:
+        given.append(draws)
+        return super().forward(x if draws is None else x + draws[:, :1] @ torch.ones(1, x.shape[1]))
+
+
+@ENCODERS.register
+@dataclasses.dataclass
+class ShakenEncoder(Encoder):
+    name = "z_shaken"
+    kind = "vector"
+    summary = "for tests"
+
+    def build(self, modality: Modality) -> EncoderModule:
+        return Shaken(modality.shape[0])
+
+    def view(self, training: bool) -> View:
+        return View(draws=3 if training else 0)
+
+
+given: list[torch.Tensor | None] = []
+
+
+def test_augmentation_draws_in_training_alone_and_costs_nothing_beside() -> None:
+    data = toy_data()
+    run = train({"epochs": 2, "encoders": {u: {"name": "z_shaken"} for u in data.modalities}}, data)
+    given.clear()
+    result = next(run)
+    assert result.cost_joint_epochs == pytest.approx(1.0)
+    trained = given[: 2 * -(-len(run.rows) // 32)]
+    assert all(d is not None and d.shape[1] == 3 for d in trained)
+    given.clear()
+    run.evaluate("val")
+    assert given and all(d is None for d in given)
+
+
+def test_micro_batches_and_a_distilled_teacher_see_the_same_augmented_clips(tmp_path: Path) -> None:
+    data = toy_data()
+    encoders = {u: {"name": "z_shaken"} for u in data.modalities}
+    document = {"epochs": 2, "encoders": encoders, "method": {"name": "unimodal_teacher", "teacher": "umt"}}
+    arguments = teachers_for(document, data, tmp_path)
+    whole, parts = train(data=data, **arguments), train(data=data, **arguments, micro_batch=10)
+    assert not whole.context._keep_taught, "a teacher's output is not the same in the next epoch"
+    list(whole)
+    list(parts)
+    assert difference(weights(whole), weights(parts)) < 1e-4
+
+
+def reading_ahead(data, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lets every epoch and evaluation read ahead, as on a GPU; the list gets the device of each."""
+    asked = []
+    batches = data.batches
+
+    def ahead(*args, device=None, **options):
+        asked.append(str(device))
+        return prefetch(batches(*args, **options))
+
+    monkeypatch.setattr(data, "batches", ahead)
+    return asked
+
+
+def reading_threads() -> int:
+    return sum(t.name == "mmsearch-prefetch" for t in threading.enumerate())
+
+
+def test_reading_ahead_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = train({"epochs": 2}, toy_data())
+    results = list(plain)
+    run = train({"epochs": 2}, toy_data())
+    asked = reading_ahead(run.data, monkeypatch)
+    assert [(r.score, r.metrics) for r in run] == [(r.score, r.metrics) for r in results]
+    assert difference(weights(run), weights(plain)) == 0
+    assert asked.count("cpu") == 4, "training and evaluation of every epoch"
+    assert not reading_threads()
+
+
+def test_an_epoch_left_in_the_middle_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train({"epochs": 2}, toy_data())
+    reading_ahead(run.data, monkeypatch)
+    steps = run.steps(run.method.stages()[0], 0, 2)
+    next(steps)
+    assert reading_threads() == 1
+    steps.close()
+    assert not reading_threads()
+
+    def broken(ctx, batch):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(run.method, "step", broken)
+    with pytest.raises(RuntimeError, match="no") as caught:
+        next(run)
+    assert not reading_threads(), str(caught)
