@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -195,7 +195,7 @@ class NodeCache:
         try:
             for _ in range(2):
                 self._make_room(fresh, size)
-                arrived = self._download(file, fresh)
+                arrived = self._download(file, fresh, hasher(checksum))
                 if arrived[0] == size and checksum in (None, arrived[1]):
                     for gone in [name for name in list(self._mapped) if not (self._folder / name).exists()]:
                         self._mapped.pop(gone, None)
@@ -205,8 +205,8 @@ class NodeCache:
             fresh.unlink(missing_ok=True)
             raise
 
-    def _download(self, file: str, fresh: Path) -> tuple[int, str]:
-        arrived, size = hasher(), 0
+    def _download(self, file: str, fresh: Path, arrived: Any) -> tuple[int, str]:
+        size = 0
         with self._place.open(f"shards/{file}") as source, fresh.open("r+b") as target:
             while chunk := source.read(CHUNK):
                 arrived.update(chunk)

@@ -80,7 +80,7 @@ def verify(store: Store, on_progress: Callable[[int, int], None]) -> dict[str, s
     def check(job: tuple[Shard, Part]) -> tuple[str, str]:
         nonlocal read
         shard, part = job
-        found, size = hasher(), 0
+        found, size = hasher(part.checksum), 0
         try:
             with store.place.open(f"shards/{part.file}") as file:
                 while chunk := file.read(CHUNK):

@@ -191,9 +191,9 @@ def rewritten(folder, **metadata):
 
 def test_a_newer_format_is_refused(tmp_path):
     write(tmp_path, {"a": arrays(1)})
-    path, data = rewritten(tmp_path, format="3")
+    path, data = rewritten(tmp_path, format="4")
     path.write_bytes(data)
-    with pytest.raises(MMSearchError, match=r"written by a newer mmsearch \(format 3; this one reads up to 2\)"):
+    with pytest.raises(MMSearchError, match=r"written by a newer mmsearch \(format 4; this one reads up to 3\)"):
         Store.open(tmp_path)
 
 
@@ -207,7 +207,24 @@ def test_format_1_is_read(tmp_path):
     assert store.read("a", "sound").tolist() == [1, 2, 3, 4, 5] and verify(store, QUIET) == {}
 
 
-@pytest.mark.parametrize("digest", [True, False], ids=["format 2", "format 1"])
+def test_format_2_is_read_and_verified_by_its_digests(tmp_path):
+    write(tmp_path, {"a": arrays(1)})
+    index = index_of(tmp_path)
+    layouts = json.loads(pa.ipc.open_file(index.read_bytes()).schema.metadata[b"modalities"])
+    for name in layouts:
+        data = index.with_name(f"{index.name.split('.')[0]}.{name}.bin").read_bytes()
+        layouts[name]["checksum"] = shards.digest(data)
+    path, data = rewritten(tmp_path, format="2", modalities=json.dumps(layouts))
+    path.write_bytes(data)
+    store = Store.open(tmp_path)
+    assert store.read("a", "sound").tolist() == [1, 2, 3, 4, 5] and verify(store, QUIET) == {}
+    layouts["sound"]["checksum"] = shards.digest(b"other")
+    path, data = rewritten(tmp_path, modalities=json.dumps(layouts))
+    path.write_bytes(data)
+    assert len(verify(Store.open(tmp_path), QUIET)) == 1
+
+
+@pytest.mark.parametrize("digest", [True, False], ids=["format 3", "format 1"])
 def test_mutated_files_never_crash(tmp_path, digest):
     """For two seconds: any bytes of any file changed, cut or added. What is read is an array or a clear mistake."""
     clips = {f"k{i}": arrays(i) | {"frames": smooth(i)} for i in range(4)}
