@@ -1,8 +1,9 @@
 """Sweeps without training: learning curves with known truth, run through the real study, stopping and allocation.
 
 A :class:`World` says what a document's training would look like. :func:`drive` runs a source of trials against it,
-several at a time, in simulated time; nothing but the training is left out. :func:`problem` draws a world from a family
-of problems: how the methods differ, how late they act, how noisy seeds are, what an epoch costs, how often one fails.
+several at a time, in simulated time; nothing but the training is left out. :class:`Synthetic` is a world drawn from a
+family of problems: how the methods differ, how late they act, how noisy seeds are, what an epoch costs, how often one
+fails.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import dataclasses
 import hashlib
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from mmsearch.knobs import Knob
 from mmsearch.search.sources import FINISHED, WAIT, Source
-from mmsearch.search.space import Space
+from mmsearch.search.space import Space, is_ensemble
 from mmsearch.search.study import Study
 from mmsearch.training import trial_id
 
 CHANCE = 0.1
 """The accuracy before the first epoch."""
+
+_PARTS = ("val", "select")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +34,18 @@ class Curve:
     """What a training would report.
 
     Attributes:
-        scores: after every epoch.
+        scores: on val, after every epoch.
         cost: of an epoch, in joint epochs.
+        select: the accuracy on select of the final model.
         fails_at: the epoch in which it fails; None: it does not.
+        at_once: whether nothing is trained and only the end is reported.
     """
 
     scores: list[float]
     cost: float
+    select: float
     fails_at: int | None = None
+    at_once: bool = False
 
 
 class World(Protocol):
@@ -48,7 +56,7 @@ class World(Protocol):
 
         Args:
             document: resolved.
-            params: the flat parameters it was suggested with; empty for a teacher or a confirmation.
+            params: the flat parameters it was suggested with; empty for a confirmation.
         """
         ...
 
@@ -123,7 +131,8 @@ def drive(study: Study, source: Source, world: World, *, slots: int = 4, budget:
 def _epoch(study: Study, identity: str, curve: Curve) -> bool:
     """One epoch of a trial; whether the trial is over."""
     record = study.records[identity]
-    epoch, epochs = record.epoch + 1, record.epochs
+    epochs = record.epochs
+    epoch = epochs if curve.at_once else record.epoch + 1
     if curve.fails_at is not None and epoch >= curve.fails_at:
         study.tell(identity, "failed", reason="simulated")
         return True
@@ -136,7 +145,7 @@ def _epoch(study: Study, identity: str, curve: Curve) -> bool:
         "seconds": record.seconds + curve.cost,
     }
     if not study.report(identity, result) and epoch >= epochs:
-        study.tell(identity, "complete")
+        study.tell(identity, "complete", select={"accuracy": curve.select} if record.stage == "confirm" else None)
     return record.finished
 
 
@@ -184,11 +193,20 @@ by up to four times. failing: share of settings that fail, of some methods.
 """
 
 NOISE = 0.008
+"""Standard deviation of a final score over trainings that share their split."""
+
+SPLIT_NOISE = 0.005
+"""Standard deviation over splits, shared by all trainings on a split."""
+
 EPOCH_NOISE = 0.004
+"""Standard deviation of an epoch's score around the curve, before the last epoch."""
 
 
 class Synthetic:
     """A problem drawn from a family: every method's behaviour, and where in its knobs the best setting lies.
+
+    A numeric knob is at its best near the paper's setting in half of the cases, anywhere in the other half. An
+    optimiser's knobs have nearly the same best setting for all methods.
 
     Args:
         family: one of :data:`FAMILIES`.
@@ -255,6 +273,7 @@ class Synthetic:
         return self._distance[key]
 
     def _measured(self, document: Mapping[str, Any]) -> float:
+        method = document["method"]["name"]
         squares = []
         for part in ("method", "fusion", "optimizer"):
             component = document[part]
@@ -262,29 +281,38 @@ class Synthetic:
             if component["name"] not in choices:
                 continue
             if len(choices) > 1 and part != "method":
-                rank = self._rng(document["method"]["name"], part, component["name"]).random()
-                squares.append(0.25 * rank**2)
+                squares.append(self._chosen(0.5, component["name"], list(choices), method, part) ** 2)
             for name, knob in choices[component["name"]].knobs.items():
                 if name in component and knob.search and name not in choices[component["name"]].fixed:
-                    squares.append(self._off(document["method"]["name"], part, knob, component[name]) ** 2)
+                    squares.append(self._off(method, part, knob, component[name]) ** 2)
         return math.sqrt(sum(squares) / len(squares)) if squares else 0.0
 
-    def _off(self, method: str, part: str, knob: Any, value: Any) -> float:
-        """The distance of one knob; that of an optimiser's knobs is nearly the same for all methods."""
-        own = self._rng(method, part, knob.name)
+    def _chosen(self, scale: float, value: Any, choices: Sequence[Any], *purpose: str) -> float:
+        """The distance of one of several choices from the best of them, at most `scale`."""
+        draws = {str(c): self._rng(*purpose, str(c)).random() for c in choices}
+        return scale * (draws[str(value)] - min(draws.values()))
+
+    def _off(self, method: str, part: str, knob: Knob, value: Any) -> float:
+        """The distance of one knob, in shares of its range."""
         if knob.choices is not None:
-            return 0.6 * float(self._rng(method, part, knob.name, str(value)).random())
-        low, high = (math.log(knob.low), math.log(knob.high)) if knob.log else (knob.low, knob.high)
-        at = (math.log(value) if knob.log and value > 0 else value) if value not in knob.also else low
-        best = self._rng(part, knob.name).uniform(0.15, 0.85) if part == "optimizer" else own.uniform(0, 1)
-        best += own.normal(0, 0.1) if part == "optimizer" else 0.0
-        return float(np.clip((at - low) / (high - low), 0, 1) - np.clip(best, 0, 1))
+            choices = list(self.space.modalities) if isinstance(knob.choices, str) else knob.choices
+            return self._chosen(0.6, value, choices, method, part, knob.name)
+        own = self._rng(method, part, knob.name)
+        if part == "optimizer":
+            best = self._rng(part, knob.name).uniform(0.15, 0.85) + own.normal(0, 0.1)
+        elif own.random() < 0.5:
+            best = _share(knob, knob.paper) + own.normal(0, 0.1)
+        else:
+            best = own.uniform(0, 1)
+        return _share(knob, value) - float(np.clip(best, 0, 1))
 
     def _draw(self, document: Mapping[str, Any], identity: str) -> Curve:
         how, joint = self.behaviour[document["method"]["name"]], self.behaviour["joint"]
         epochs = document["epochs"]
         rng = self._rng("trial", identity)
-        end = self.truth(document) + rng.normal(0, self.noise)
+        val, select = (self._rng("split", part, str(document["fold"])).normal(0, SPLIT_NOISE) for part in _PARTS)
+        truth = self.truth(document)
+        end, selected = (truth + split + rng.normal(0, self.noise) for split in (val, select))
         share = np.arange(1, epochs + 1) / epochs
         grown = _growth(share, how.speed)
         if how.acts:
@@ -295,10 +323,13 @@ class Synthetic:
             values = CHANCE + (end - CHANCE) * grown
         values = values + rng.normal(0, EPOCH_NOISE, epochs) * (share < 1)
         fails = rng.random() < how.failing
+        free = is_ensemble(document)
         return Curve(
-            [float(v) for v in np.clip(values, 0, 1)],
-            how.cost * (0.5 if document["method"]["name"] == "unimodal" else 1.0),
-            int(rng.integers(1, epochs + 1)) if fails else None,
+            scores=[float(v) for v in np.clip(values, 0, 1)],
+            cost=0.0 if free else how.cost * (0.5 if document["method"]["name"] == "unimodal" else 1.0),
+            select=float(np.clip(selected, 0, 1)),
+            fails_at=int(rng.integers(1, epochs + 1)) if fails else None,
+            at_once=free,
         )
 
     def _rng(self, *purpose: str) -> np.random.Generator:
@@ -309,6 +340,15 @@ class Synthetic:
 def _growth(share: np.ndarray, speed: float) -> np.ndarray:
     """From 0 to 1 as training goes on, with its end at 1 exactly."""
     return (1 - np.exp(-speed * share)) / (1 - math.exp(-speed))
+
+
+def _share(knob: Knob, value: float) -> float:
+    """Where in its range a number lies, from 0 to 1."""
+    assert knob.low is not None and knob.high is not None
+    at = min(max(value, knob.low), knob.high)
+    if knob.log:
+        return math.log(at / knob.low) / math.log(knob.high / knob.low)
+    return (at - knob.low) / (knob.high - knob.low)
 
 
 def _settings(document: Mapping[str, Any]) -> str:
