@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resumes."""
-    from mmsearch.sweep import recorded
+    from mmsearch.arguments import recorded
 
     given = {k: getattr(args, k) for k in ("trials", "time_budget") if getattr(args, k) is not None}
     return conduct(recorded(args.out).grown(given), args.out, args, resume=True)

@@ -63,7 +63,8 @@ RECORDED = (
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sweep, or resumes it."""
-    from mmsearch.sweep import DEMO, Arguments, recorded
+    from mmsearch.arguments import Arguments, recorded
+    from mmsearch.sweep import DEMO
 
     given = {k: getattr(args, k) for k in RECORDED if getattr(args, k) is not None}
     for key in ("dataset", "space"):

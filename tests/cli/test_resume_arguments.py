@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mmsearch.arguments import Arguments
 from mmsearch.errors import MMSearchError
-from mmsearch.sweep import Arguments
 
 RECORDED = Arguments(dataset="demo", trials=20, seeds=3, time_budget=600.0, methods=("ogm", "mla"))
 

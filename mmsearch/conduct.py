@@ -1,0 +1,156 @@
+"""A sweep whose request has been checked, from clips to a recommendation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmsearch import __version__
+from mmsearch.arguments import Arguments, recorded_sweep
+from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
+from mmsearch.errors import MMSearchError
+from mmsearch.files import write_text
+from mmsearch.recommend.conclude import conclude
+from mmsearch.search.cluster import Resources, connect, disconnect, quiet
+from mmsearch.search.journal import Event, Journal
+from mmsearch.search.runner import read_test, run
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource, finalists
+from mmsearch.search.space import Space
+from mmsearch.search.study import Study
+from mmsearch.sweep import dataset_of, space_of
+
+SEARCH_SHARE = 0.6
+"""Of a time budget, the share after which the search asks for nothing more; the rest is the confirmation's."""
+
+Watcher = Callable[[Event], None]
+Display = Callable[[TextIO, Path, list[Event]], contextlib.AbstractContextManager[Watcher]]
+"""Makes what shows the events of a run to a person: stream, run folder, the events so far."""
+
+
+def conduct(
+    arguments: Arguments,
+    out: Path,
+    dataset: Dataset | None,
+    space_file: Path,
+    *,
+    address: str | None = None,
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Runs or resumes a sweep; see :func:`mmsearch.sweep.sweep`.
+
+    Args:
+        arguments: checked.
+        out: the run's folder.
+        dataset: None where the folder holds this very sweep, to be gone on with.
+        space_file: the search space.
+        address: of a running Ray cluster; None for this machine.
+        display: shows the progress.
+    """
+    log = out / "logs" / "ray.log"
+    with quiet(log) if dataset is None else _fresh(out, log) as stream, _ray(address, arguments) as resources:
+        if dataset is not None:
+            _record(out, arguments, space_file)
+        else:
+            _rewrite(out / "sweep.json", {**recorded_sweep(out), "arguments": arguments.to_dict()})
+        with Journal(out) as journal:
+            shown = display(stream, out, journal.events) if display else contextlib.nullcontext(lambda event: None)
+            with shown as watcher:
+                journal.subscribe(watcher)
+                data = _data(out, arguments, dataset, journal)
+                space = space_of(out / "space.yaml", data.modalities, data.digest, arguments)
+                _search(arguments, out, journal, space, resources)
+                recommendation = conclude(
+                    out, journal, data, recorded_sweep(out), lambda trial_ids: read_test(out, trial_ids, resources)
+                )
+                journal.append({"event": "phase", "name": "done"})
+    return recommendation
+
+
+def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources) -> None:
+    study = Study(space, journal)
+    budget = None if arguments.time_budget is None else SEARCH_SHARE * arguments.time_budget
+    source = Chain(
+        {
+            "teachers": TeacherSource(study),
+            "search": SearchSource(study, trials=arguments.trials, time_budget=budget),
+            "confirm": ConfirmSource(study, finalists, seeds=arguments.seeds),
+        },
+        lambda phase: journal.append({"event": "phase", "name": phase}),
+    )
+    run(source, study, out, resources)
+
+
+@contextlib.contextmanager
+def _fresh(out: Path, log: Path) -> Iterator[TextIO]:
+    """As :func:`quiet`; a folder in which nothing was recorded is removed again."""
+    existed = out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise MMSearchError(f"--out: cannot make {out} ({e.strerror})") from e
+    try:
+        with quiet(log) as stream:
+            yield stream
+    finally:
+        if not (out / "sweep.json").exists():
+            shutil.rmtree(out / "logs", ignore_errors=True)
+            if not existed:
+                shutil.rmtree(out, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, arguments: Arguments) -> Iterator[Resources]:
+    resources = connect(address, arguments.cpus_per_trial, arguments.gpus_per_trial)
+    try:
+        yield resources
+    finally:
+        disconnect()
+
+
+def _record(out: Path, arguments: Arguments, space_file: Path) -> None:
+    shutil.copyfile(space_file, out / "space.yaml")
+    _rewrite(
+        out / "sweep.json",
+        {
+            "arguments": arguments.to_dict(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "mmsearch": __version__,
+        },
+    )
+
+
+def _rewrite(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Journal) -> ClipData:
+    """The clips of the run; decoded where they are not yet."""
+    path = out / "data.json"
+    if path.is_file():
+        return ClipData.open(path)
+    dataset = dataset or dataset_of(arguments)
+    store = arguments.store or default_store()
+    journal.append({"event": "phase", "name": "decode", "clips": len(dataset.clips)})
+    prepared = prepare(
+        dataset,
+        store,
+        max_quarantined=arguments.max_bad,
+        on_wait=lambda reason: journal.append({"event": "waiting", "reason": reason}),
+    )
+    data = clip_data(dataset, store, prepared, order="shards" if arguments.stream else "clips")
+    data.save(path)
+    journal.append(
+        {
+            "event": "decoded",
+            "stored": prepared.stored,
+            "decoded": prepared.decoded,
+            "quarantined": prepared.quarantined,
+            "store": str(store),
+        }
+    )
+    return data
