@@ -62,6 +62,10 @@ class Model(nn.Module):
         """The parameters by optimiser group."""
         return {k: [p for p in m.parameters() if p.requires_grad] for k, m in self.parts().items()}
 
+    def size(self) -> int:
+        """Parameters, those of the probes left out: no prediction needs them."""
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.probes.parameters())
+
     def encode(self, batch: Batch, mask: Collection[str] | None = None) -> dict[str, Encoded]:
         """Encodes the modalities of `mask` (None: all); where a clip lacks a modality its feature is zero."""
         seen = {u: batch.inputs[u] for u in self.encoders if mask is None or u in mask}
