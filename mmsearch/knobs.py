@@ -19,6 +19,19 @@ MODALITIES = "modalities"
 
 
 @dataclasses.dataclass(frozen=True)
+class Prior:
+    """Where a search expects the best value of a number.
+
+    Attributes:
+        at: the likeliest value.
+        spread: standard deviation, as a share of the range (of its logarithm, where the scale is logarithmic).
+    """
+
+    at: float
+    spread: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Knob:
     """One searchable field.
 
@@ -32,6 +45,7 @@ class Knob:
         when: the knob exists only where these other knobs have these values (a tuple: one of them).
         search: False for a field that a document may set but no search varies unless a space says so.
         also: values outside the range that a document may have, such as the 0 of a no-op.
+        prior: what a search space expects; None: nothing.
     """
 
     name: str
@@ -44,6 +58,7 @@ class Knob:
     when: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     search: bool = True
     also: tuple[Any, ...] = ()
+    prior: Prior | None = None
 
     @property
     def integer(self) -> bool:

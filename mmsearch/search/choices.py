@@ -10,9 +10,11 @@ from mmsearch.batch import KINDS, Modality
 from mmsearch.data.document import Document
 from mmsearch.encoders import ENCODERS
 from mmsearch.errors import MMSearchError, nearest
-from mmsearch.knobs import MODALITIES, Knob, knobs_of
+from mmsearch.knobs import MODALITIES, Knob, Prior, knobs_of
 from mmsearch.registry import Registry
 from mmsearch.training import DEFAULTS, default_encoder
+
+_RANGE = ("low", "high", "log", "prior")
 
 Pick = Callable[[str, Knob], Any]
 """Chooses the value of a knob, given its full name such as `"ogm.alpha"`."""
@@ -207,10 +209,8 @@ def _ranged(file: Document, keys: tuple[str, ...], knob: Knob, value: Mapping[st
     if knob.choices is not None or isinstance(knob.paper, str):
         raise MMSearchError(f"{where}: {knob.name} has no range; give a value or a list of {knob.describe()}")
     for key in value:
-        if key not in ("low", "high", "log"):
-            raise MMSearchError(
-                f"{file.at(*keys, str(key))}: unknown key {key!r}{nearest(key, ('low', 'high', 'log'))}"
-            )
+        if key not in _RANGE:
+            raise MMSearchError(f"{file.at(*keys, str(key))}: unknown key {key!r}{nearest(str(key), _RANGE)}")
     low, high = (knob.check(value.get(end, getattr(knob, end)), where) for end in ("low", "high"))
     log = value.get("log", knob.log)
     if not isinstance(log, bool):
@@ -220,4 +220,16 @@ def _ranged(file: Document, keys: tuple[str, ...], knob: Knob, value: Mapping[st
     if log and low <= 0:
         raise MMSearchError(f"{where}: {knob.name} starts at {low!r}; a logarithmic range starts above 0")
     paper = min(max(knob.paper, low), high)
-    return dataclasses.replace(knob, low=low, high=high, log=log, paper=paper, search=True)
+    ranged = dataclasses.replace(knob, low=low, high=high, log=log, paper=paper, search=True, also=())
+    prior = _prior(file, (*keys, "prior"), ranged, value["prior"]) if "prior" in value else None
+    return dataclasses.replace(ranged, also=knob.also, prior=prior)
+
+
+def _prior(file: Document, keys: tuple[str, ...], knob: Knob, value: Any) -> Prior:
+    where = file.at(*keys)
+    if not isinstance(value, dict) or set(value) != {"at", "spread"}:
+        raise MMSearchError(f"{where}: write a prior as {{at: value, spread: share of the range}}")
+    spread = value["spread"]
+    if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 < spread <= 10:
+        raise MMSearchError(f"{where}: the spread of a prior is a share of the range, above 0 to 10, not {spread!r}")
+    return Prior(knob.check(value["at"], where), float(spread))

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from mmsearch.batch import Modality
 from mmsearch.data.document import Document
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS, OWN
-from mmsearch.knobs import Knob
+from mmsearch.knobs import Knob, Prior
 from mmsearch.methods import METHODS, Method
 from mmsearch.registry import Registry
 from mmsearch.search.choices import Choice, Pick, encoder_choices, first, picked, picked_encoder, section
@@ -59,6 +59,7 @@ class Space:
         settings: `epochs`, `batch_size`, `precision` and `sampler` of every trial.
         encoders: per modality the encoders, by name; the first is the recipe's.
         methods, fusions, optimizers: what is searched, by name; the first optimiser is the recipe's.
+        lengths: planned epochs of the methods that have other ones than the settings say.
     """
 
     modalities: dict[str, Modality]
@@ -69,6 +70,7 @@ class Space:
     methods: dict[str, Choice]
     fusions: dict[str, Choice]
     optimizers: dict[str, Choice]
+    lengths: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str, modalities: Mapping[str, Modality], *, data: str, seed: int = 0) -> Space:
@@ -164,6 +166,56 @@ class Space:
             return params[name]
 
         return self._document(method, pick, self.seed, 0), params
+
+    def setting(
+        self, method: str, values: Mapping[str, Any], where: Callable[[str], str]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A setting of a method that somebody has chosen.
+
+        Args:
+            method: its name.
+            values: flat parameters as of :meth:`suggest`; those that are left out are at the paper's setting.
+            where: the place to name where one of them cannot be.
+
+        Returns:
+            As :meth:`suggest`.
+
+        Raises:
+            MMSearchError: an unknown parameter (with the nearest name), one that does not exist beside the others, or a
+                value that the space does not have.
+        """
+        left = dict(values)
+        params: dict[str, Any] = {}
+
+        def pick(name: str, knob: Knob) -> Any:
+            given = name if name in left else name.partition(":")[0]
+            params[name] = _within(knob, left.pop(given), where(given)) if given in left else knob.paper
+            return params[name]
+
+        document = self._document(method, pick, self.seed, 0)
+        for name in left:
+            known = {*self.knobs(method), *(n.partition(":")[0] for n in params)}
+            if name not in known:
+                raise MMSearchError(f"{where(name)}: {method} has no parameter {name!r}{nearest(name, known)}")
+            chosen = ", ".join(f"{n} {v}" for n, v in params.items() if isinstance(v, str))
+            beside = f" beside {chosen}" if chosen else ""
+            raise MMSearchError(f"{where(name)}: {name} does not exist{beside}{nearest(name, set(params))}")
+        return document, params
+
+    def knobs(self, method: str) -> dict[str, Knob]:
+        """Every knob that some setting of a method has and that is searched, by its full name."""
+        parts = {method: self.methods[method], **self.fusions, **self.optimizers}
+        parts |= {f"encoder.{u}.{n}": c for u, among in self.encoders.items() for n, c in among.items()}
+        return {
+            f"{prefix}.{name}": knob
+            for prefix, choice in parts.items()
+            for name, knob in choice.knobs.items()
+            if knob.search and name not in choice.fixed
+        }
+
+    def priors(self, method: str) -> dict[str, Prior]:
+        """What the space expects of the knobs of a method, by full name."""
+        return {name: knob.prior for name, knob in self.knobs(method).items() if knob.prior}
 
     def paper_points(self, method: str) -> list[dict[str, Any]]:
         """The parameters of the paper's setting, once with every fusion and every structural alternative.
@@ -262,6 +314,10 @@ class Space:
         """Whether a document of the method can need teachers."""
         return any(document["teachers"] for _, document in self._paper(method, {}))
 
+    def epochs(self, method: str) -> int:
+        """Planned epochs of the method's trials."""
+        return self.lengths.get(method, self.settings["epochs"])
+
     def earliest(self, method: str) -> float:
         """The share of training before which no trial of the method is judged."""
         return METHODS.get(method).earliest
@@ -271,7 +327,7 @@ class Space:
         document = {"name": method, **self.methods[method].values(method, pick)}
         instance = METHODS.create(document)
         used = instance.modalities(list(self.modalities))
-        full = {**recipe, "method": document, "seed": seed, "fold": fold}
+        full = {**recipe, "method": document, "seed": seed, "fold": fold, "epochs": self.epochs(method)}
         if not instance.own_fusion:
             full["fusion"] = picked(*self._fusions_for(instance), pick)
         if len(used) > 1:
@@ -311,6 +367,17 @@ def _trains(method: Method) -> bool:
 def _writable(document: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved document as `resolve` takes it: without the fusion that a method brings."""
     return {k: v for k, v in document.items() if k != "fusion" or v["name"] != OWN}
+
+
+def _within(knob: Knob, value: Any, where: str) -> Any:
+    """A value that the search can reach, cast to the knob's type."""
+    value = knob.check(value, where)
+    if knob.choices is not None:
+        return value
+    assert knob.low is not None and knob.high is not None
+    if not knob.low <= value <= knob.high:
+        raise MMSearchError(f"{where}: {knob.name} is {value!r}; the space searches {knob.describe()}")
+    return value
 
 
 def _suggest(trial: Suggesting, name: str, knob: Knob) -> Any:

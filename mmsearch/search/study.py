@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
 
+from mmsearch.errors import MMSearchError
+from mmsearch.knobs import Prior
 from mmsearch.search.journal import Event, Journal
+from mmsearch.search.samplers import Known, make_sampler, quiet
 from mmsearch.search.space import Space
 from mmsearch.search.stopping import Halving
 from mmsearch.search.trials import Records, TrialRecord, apply
+from mmsearch.search.warm import KnownTrial, Start
 from mmsearch.training import seed_of, trial_id
-
-STARTUP = 6
-"""Trials of a method before its sampler models them; the paper's settings count."""
 
 REDRAWS = 20
 """Draws that may repeat a known document before a method counts as exhausted."""
@@ -57,25 +60,40 @@ class Study:
         space: what may be tried.
         journal: open for writing.
         stopping: the rungs.
+        sampler: what draws the settings, one of :data:`~mmsearch.search.samplers.SAMPLERS`.
+        start: what the search starts from beside the papers' settings.
 
     Attributes:
         records: every trial asked so far, kept up to date.
     """
 
-    def __init__(self, space: Space, journal: Journal, stopping: Halving | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        journal: Journal,
+        stopping: Halving | None = None,
+        *,
+        sampler: str = "tpe",
+        start: Start | None = None,
+    ) -> None:
         self.space = space
         self.journal = journal
         self.stopping = stopping or Halving()
+        self.sampler = sampler
+        self.start = start or Start()
         self.records: Records = {}
-        self._frozen: dict[str, optuna.trial.FrozenTrial] = {}
+        self._searched: dict[str, list[TrialRecord]] = {}
+        self._frozen: dict[str, FrozenTrial | None] = {}
+        self._ranges: dict[str, BaseDistribution] = {}
+        self._priors = {method: space.priors(method) for method in space.methods}
         overdue: dict[str, bool] = {}
         for event in journal.events:
-            apply(self.records, event)
+            self._apply(event)
             if event["event"] == "epoch":
                 overdue[event["trial_id"]] = self._judge(event)
             elif event["event"] == "told":
                 overdue.pop(event["trial_id"], None)
-        journal.subscribe(lambda event: apply(self.records, event))
+        journal.subscribe(self._apply)
         for unfinished in [i for i, stop in overdue.items() if stop]:
             self.tell(unfinished, "pruned")
         for record in self.unfinished():
@@ -92,34 +110,87 @@ class Study:
         The draw is a function of the journal: the seed and how many documents of the method were asked. A draw
         that repeats a known document costs nothing and is drawn again.
         """
-        asked = len(self._of(method))
-        for draw in range(REDRAWS):
-            study = self.view(method)
-            study.sampler = _sampler(seed_of(self.space.seed, "tpe", method, asked, draw) % 2**32)
-            document, params = self.space.suggest(study.ask(), method)
-            ask = Ask.of(document, stage="search", why="tpe", params=params)
+        draws = self._draws(method, self._trials(method), len(self.searched(method)), self._priors[method])
+        for trial in draws:
+            document, params = self.space.suggest(trial, method)
+            ask = Ask.of(document, stage="search", why=self.sampler, params=params)
             if ask.trial_id not in self.records:
                 return ask
         return None
 
+    def suggest_any(self, methods: Collection[str]) -> Ask | None:
+        """A new document of one of these methods, chosen with its knobs by one sampler over the trials of all methods.
+
+        None where every draw repeats a known document or falls on another method.
+        """
+        choice = CategoricalDistribution(list(self.space.methods))
+        known = [_with_method(t, m, choice) for m in self.space.methods for t in self._trials(m)]
+        priors = {name: prior for among in self._priors.values() for name, prior in among.items()}
+        asked = sum(len(among) for among in self._searched.values())
+        for trial in self._draws("any", known, asked, priors):
+            method = str(trial.suggest_categorical("method", choice.choices))
+            if method not in methods:
+                continue
+            document, params = self.space.suggest(trial, method)
+            ask = Ask.of(document, stage="search", why=self.sampler, params=params)
+            if ask.trial_id not in self.records:
+                return ask
+        return None
+
+    def _draws(
+        self, purpose: str, known: Sequence[FrozenTrial], asked: int, priors: Mapping[str, Prior]
+    ) -> Iterator[optuna.Trial]:
+        """Fresh Optuna trials to draw a document with, as many as :data:`REDRAWS`."""
+        for draw in range(REDRAWS):
+            with quiet():
+                study = _study(known)
+                study.sampler = make_sampler(
+                    self.sampler,
+                    known,
+                    priors,
+                    seed=seed_of(self.space.seed, self.sampler, purpose, asked, draw) % 2**32,
+                    sequence=seed_of(self.space.seed, self.sampler, purpose) % 2**32,
+                    position=-1 if draw else asked,
+                )
+                trial = study.ask()
+            yield trial
+
     def paper(self, method: str) -> list[Ask]:
-        """The paper's setting of a method, with every fusion and structural alternative."""
-        asks = []
-        for params in self.space.paper_points(method):
+        """The settings of a method that no sampler draws.
+
+        The paper's own comes first, then the points that somebody wants tried and the best setting of another sweep,
+        then the paper's setting with every other fusion and structural alternative.
+        """
+        first, *others = self.space.paper_points(method)
+        best = max(
+            (t for t in self.start.known.get(method, ()) if t.state == "complete"), key=lambda t: t.score, default=None
+        )
+        chosen = [
+            (first, "paper setting"),
+            *((params, "point") for params in self.start.points.get(method, ())),
+            *([(best.params, "warm start")] if best else []),
+            *((params, "paper setting") for params in others),
+        ]
+        asks: dict[str, Ask] = {}
+        for params, why in chosen:
             document, _ = self.space.suggest(optuna.trial.FixedTrial(params), method)
-            asks.append(Ask.of(document, stage="search", why="paper setting", params=params))
-        return list({ask.trial_id: ask for ask in asks}.values())
+            ask = Ask.of(document, stage="search", why=why, params=params)
+            asks.setdefault(ask.trial_id, ask)
+        return list(asks.values())
+
+    def searched(self, method: str) -> list[TrialRecord]:
+        """The trials of a method's search, in the order in which they were asked."""
+        return self._searched.get(method, [])
 
     def view(self, method: str) -> optuna.Study:
-        """A fresh Optuna study in memory with every trial of a method's search.
+        """A fresh Optuna study in memory with every trial of a method's search that its present ranges hold.
 
         Complete trials are COMPLETE with their score, stopped ones PRUNED with their last score, failed ones FAIL
-        with the reason as a user attribute, the others RUNNING. User attributes: `trial_id`, `reason`.
+        with the reason as a user attribute, the others RUNNING. User attributes: `trial_id`, `reason`. Before them
+        come the trials that another sweep knows, their scores moved by what the settings differ by that both have run.
         """
-        with _quiet():
-            study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-            study.add_trials([self._trial(r) for r in self._of(method)])
-        return study
+        with quiet():
+            return _study(self._trials(method))
 
     def issue(self, ask: Ask) -> None:
         """Makes an ask durable; from here on it must be told."""
@@ -130,9 +201,13 @@ class Study:
         attempt = self.records[trial_id].attempts + 1
         self.journal.append({"event": "started", "trial_id": trial_id, "attempt": attempt, "epoch": epoch})
 
-    def lost(self, trial_id: str, reason: str) -> None:
-        """The trial's worker is gone; it goes on elsewhere."""
-        self.journal.append({"event": "lost", "trial_id": trial_id, "reason": reason})
+    def lost(self, trial_id: str, kind: str, reason: str) -> None:
+        """The trial's worker is gone, as one of :data:`mmsearch.search.losses.LIMITS`; it goes on elsewhere."""
+        self.journal.append({"event": "lost", "trial_id": trial_id, "kind": kind, "reason": reason})
+
+    def halved(self, trial_id: str, micro_batch: int, reason: str) -> None:
+        """The batch did not fit in memory; the trial goes on with fewer clips a forward pass."""
+        self.journal.append({"event": "halved", "trial_id": trial_id, "micro_batch": micro_batch, "reason": reason})
 
     def checkpointed(self, trial_id: str, epoch: int) -> None:
         """The trial can go on from `epoch`."""
@@ -156,7 +231,7 @@ class Study:
         self.journal.append({"event": "epoch", "trial_id": trial_id, **result})
         if record.score is None or not math.isfinite(record.score):
             self.tell(trial_id, "failed", reason=_NOT_A_NUMBER)
-        elif self._judge(self.journal.events[-1]):
+        elif self._judge({"trial_id": trial_id, **result}):
             self.tell(trial_id, "pruned")
         return record.finished
 
@@ -199,19 +274,26 @@ class Study:
         )
         return stop and record.stage == "search"
 
-    def _of(self, method: str) -> list[TrialRecord]:
-        return [r for r in self.records.values() if r.searched and r.method == method]
+    def _apply(self, event: Event) -> None:
+        apply(self.records, event)
+        if event["event"] == "asked":
+            record = self.records[event["trial_id"]]
+            if record.searched:
+                self._searched.setdefault(record.method, []).append(record)
 
-    def _trial(self, record: TrialRecord) -> optuna.trial.FrozenTrial:
+    def _trials(self, method: str) -> list[FrozenTrial]:
+        own = [self.trial(r) for r in self.searched(method)]
+        return [*self._known(method), *(t for t in own if t is not None)]
+
+    def trial(self, record: TrialRecord) -> FrozenTrial | None:
+        """A record as an Optuna trial, see :meth:`view`; None where the present ranges do not hold its parameters."""
         if record.trial_id in self._frozen:
             return self._frozen[record.trial_id]
-        replay = optuna.trial.FixedTrial(record.params)
-        self.space.suggest(replay, record.method)
-        trial = optuna.trial.create_trial(
+        trial = self._optuna_trial(
+            record.method,
+            record.params,
             state=_STATES.get(record.state, TrialState.RUNNING),
             value=record.score if record.state in ("complete", "pruned") else None,
-            params=record.params,
-            distributions=replay.distributions,
             intermediate_values=dict(record.curve),
             user_attrs={"trial_id": record.trial_id, "reason": record.reason},
         )
@@ -219,29 +301,58 @@ class Study:
             self._frozen[record.trial_id] = trial
         return trial
 
+    def _known(self, method: str) -> list[FrozenTrial]:
+        """The trials that another sweep knows, on the scale of this one."""
+        known = [t for t in self.start.known.get(method, ()) if t.trial_id not in self.records]
+        if not known:
+            return []
+        scores = {
+            _key(r.params): r.score for r in self.searched(method) if r.state == "complete" and r.score is not None
+        }
+        shared = [scores[_key(t.params)] - t.score for t in known if t.state == "complete" and _key(t.params) in scores]
+        shift = float(np.mean(shared)) if shared else 0.0
+        trials = (self._moved(t, shift) for t in known)
+        return [t for t in trials if t is not None]
+
+    def _moved(self, known: KnownTrial, shift: float) -> FrozenTrial | None:
+        return self._optuna_trial(
+            known.method,
+            known.params,
+            state=_STATES[known.state],
+            value=known.score + shift,
+            intermediate_values={epoch: score + shift for epoch, score in known.curve},
+            user_attrs={"trial_id": known.trial_id, "reason": None},
+        )
+
+    def _optuna_trial(self, method: str, params: dict[str, Any], **rest: Any) -> FrozenTrial | None:
+        try:
+            if not params.keys() <= self._ranges.keys():
+                replay = optuna.trial.FixedTrial(params)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)
+                    self.space.suggest(replay, method)
+                self._ranges |= replay.distributions
+            ranges = {name: self._ranges[name] for name in params}
+            return optuna.trial.create_trial(params=params, distributions=ranges, **rest)
+        except (KeyError, ValueError, MMSearchError):
+            return None
+
 
 _NOT_A_NUMBER = "the score is not a number (training diverged)"
 
 
-def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    with _quiet():
-        return optuna.samplers.TPESampler(
-            n_startup_trials=STARTUP,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=seed,
-        )
+def _study(trials: Sequence[FrozenTrial]) -> optuna.Study:
+    return optuna.create_study(
+        direction="maximize", storage=Known(trials), sampler=optuna.samplers.RandomSampler(seed=0)
+    )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna calls `group` experimental on every use and logs every study; nobody who runs a sweep needs either."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
+def _with_method(trial: FrozenTrial, method: str, choice: CategoricalDistribution) -> FrozenTrial:
+    named = copy.copy(trial)
+    named.params = {"method": method, **trial.params}
+    named.distributions = {"method": choice, **trial.distributions}
+    return named
+
+
+def _key(params: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items()))
