@@ -33,6 +33,10 @@ class Arguments:
         max_bad: share of clips that may be set aside because they cannot be decoded.
         allow_absolute: whether a manifest may name files outside its root.
         stream: whether trials go through the store shard by shard, for one that is larger than a node's disk.
+        objectives: what the Pareto front weighs, of :data:`mmsearch.search.objectives.OBJECTIVES`.
+        log: trackers that are told of every trial, of :data:`mmsearch.search.loggers.TRACKERS`.
+        log_clips: whether they are also told where the dataset lies and the names of its classes.
+        read_test_again: whether an extended sweep reads the test part for its new finalists.
     """
 
     dataset: str
@@ -52,6 +56,10 @@ class Arguments:
     max_bad: float = 0.5
     allow_absolute: bool = False
     stream: bool = False
+    objectives: tuple[str, ...] = ("accuracy", "cost")
+    log: tuple[str, ...] = ()
+    log_clips: bool = False
+    read_test_again: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -94,6 +102,12 @@ def recorded(out: Path) -> Arguments:
         MMSearchError: it holds none.
     """
     return Arguments.from_dict(recorded_sweep(out)["arguments"])
+
+
+def space_in(out: Path) -> Path:
+    """The search space of the sweep that a folder holds, its latest where it was extended."""
+    extensions = recorded_sweep(out).get("extensions", [])
+    return Path(out) / (extensions[-1]["space"] if extensions else "space.yaml")
 
 
 def recorded_sweep(out: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mmsearch.data.demo import DemoConfig, cached_demo
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
+from mmsearch.search import loggers, objectives
 from mmsearch.search.space import BASELINES, ENSEMBLE, Space
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def _check_names(arguments: Arguments) -> None:
         METHODS.get(name, "--methods")
     for name in arguments.fusions or ():
         FUSIONS.get(name, "--fusions")
+    objectives.check(arguments.objectives)
+    loggers.check(arguments.log)
 
 
 def _check_folder(out: Path) -> None:

@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", action="store_true", default=None, help="read shard by shard: the store is larger than a disk"
     )
+    parser.add_argument(
+        "--objectives", type=_names, metavar="A,B",
+        help="what the Pareto front weighs: accuracy, worst_modality, cost, size (default: accuracy,cost)",
+    )  # fmt: skip
+    parser.add_argument("--log", type=_names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
+    parser.add_argument("--log-clips", action="store_true", default=None, help="with class names and paths")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
     add_session(parser)
 
@@ -56,7 +62,8 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 RECORDED = (
     "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
-    "cpus_per_trial", "gpus_per_trial", "store", "max_bad", "allow_absolute", "stream",
+    "cpus_per_trial", "gpus_per_trial", "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
+    "log_clips",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
 

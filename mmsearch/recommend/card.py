@@ -33,6 +33,7 @@ from mmsearch.recommend.words import (
     points,
     points_interval,
 )
+from mmsearch.search.objectives import DEFAULT, front
 from mmsearch.search.trials import records
 
 FORMAT = 1
@@ -116,6 +117,7 @@ def build(
         "comparisons": [c.to_dict(labels) for c in (*decision.against_joint, *decision.against_chosen)],
         "fusions": fusion_evidence(trials, finalists, decision, resolution),
         "modalities": modality_evidence(trials, list(data.modalities), decision),
+        "pareto": front(trials, sweep.get("arguments", {}).get("objectives") or DEFAULT),
         "failed": failed_finalists(trials),
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,6 +132,7 @@ def build(
             "seeds": sorted({s for f in finalists for s in f.select}),
             "run_cost": run_cost(trials),
             "test_readings": sum(e["event"] == "test_read" for e in events),
+            "extensions": sum(e["event"] == "extended" for e in events),
             "versions": _versions(),
             "sweep": dict(sweep),
         },
@@ -271,12 +274,24 @@ def _full(finalist: Mapping[str, Any]) -> str:
 
 
 def _test(rec: Mapping[str, Any], chosen: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
+    provenance = rec["provenance"]
     if not chosen["test"]:
-        return []
-    clips = rec["provenance"]["dataset"]["parts"]["test"]
+        unread = "the test part was read before the sweep was extended, and is read again only with --read-test-again"
+        return [f"{chosen['label']} has no figures: {unread}."] if provenance["test_readings"] else []
+    clips = provenance["dataset"]["parts"]["test"]
     joint = by_label[rec["decision"]["reference"]]
     versus = "" if joint is chosen or not joint["test"] else f"; plain joint training {percent_interval(joint['test'])}"
-    return [f"{percent_interval(chosen['test'])} on the {clips} test clips, read once after the decision{versus}."]
+    say = f"{percent_interval(chosen['test'])} on the {clips} test clips, {_read(provenance)}{versus}."
+    if provenance["test_readings"] > 1:
+        return [say, "Whoever extended the sweep could know the earlier figures, so they are no longer untouched."]
+    return [say]
+
+
+def _read(provenance: Mapping[str, Any]) -> str:
+    readings = provenance["test_readings"]
+    if readings > 1:
+        return f"read {readings} times, the last after this decision"
+    return "read once, before the sweep was extended" if provenance["extensions"] else "read once after the decision"
 
 
 def _modalities(rec: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:

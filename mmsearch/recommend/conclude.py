@@ -22,11 +22,13 @@ def conclude(
     read_test: ReadTest,
     *,
     margin: float = MARGIN,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Decides among the finalists, reads the test part once for all of them together, writes the recommendation.
 
     The decision is in the journal before the test part is touched, and the reading is in the journal before the
     first number is. A run that was killed in between goes on where it stopped: what was read is not read again.
+    Nor are the new finalists of a sweep that was extended after a reading, unless somebody asks for it.
 
     Args:
         run_dir: the run's folder.
@@ -35,6 +37,7 @@ def conclude(
         sweep: the content of `sweep.json`.
         read_test: evaluates the final weights of confirmation trials on the test part.
         margin: the smallest gain that counts.
+        again: whether finalists that an earlier reading did not know are read; the journal then has two readings.
 
     Returns:
         The recommendation, as written to `recommendation.json`; `report.html` lies beside it.
@@ -44,7 +47,8 @@ def conclude(
     """
     finalists, decision = card.decided(journal.events, data, margin=margin)
     ids = sorted(t for f in finalists for t in f.trial_ids.values())
-    if not any(e["event"] == "test_read" and sorted(e["finalists"]) == ids for e in journal.events):
+    readings = [sorted(e["finalists"]) for e in journal.events if e["event"] == "test_read"]
+    if ids not in readings:
         journal.append(
             {
                 "event": "phase",
@@ -53,9 +57,13 @@ def conclude(
                 "chosen": list(decision.chosen.trial_ids.values()),
             }
         )
-        journal.append({"event": "test_read", "finalists": ids})
+        if again or not readings:
+            journal.append({"event": "test_read", "finalists": ids})
+            readings.append(ids)
     read = {e["trial_id"] for e in journal.events if e["event"] == "test"}
-    for trial_id, figures in read_test([i for i in ids if i not in read]).items():
+    due = {i for reading in readings for i in reading}
+    left = [i for i in ids if i in due and i not in read]
+    for trial_id, figures in (read_test(left) if left else {}).items():
         journal.append({"event": "test", "trial_id": trial_id, **figures})
     recommendation = card.build(journal.events, data, sweep, margin=margin)
     card.write(run_dir, recommendation)

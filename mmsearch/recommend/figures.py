@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmsearch.recommend.svg import BASELINE, CHOSEN, INK, MUTED, SERIES, canvas, inline
 from mmsearch.recommend.words import count, joint_epochs, percent, percent_interval, points_interval
+from mmsearch.search.objectives import measured
 from mmsearch.search.trials import TrialRecord
 
 ROW = 0.34
@@ -53,6 +54,10 @@ def _named_rows(ax: Axes, names: Sequence[str]) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(False, axis="y")
+
+
+def _columns(points: Collection[tuple[float, float | None]]) -> tuple[list[Any], list[Any]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _interval(ax: Axes, y: float, part: Mapping[str, Any], colour: str) -> None:
@@ -253,13 +258,16 @@ def curves(trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure |
     )
 
 
-def cost(rec: Mapping[str, Any], trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure:
+def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], colour: Mapping[str, str]) -> Figure:
     """Accuracy against the cost of one training, teachers charged in full."""
     d = rec["decision"]
     found = rec["finalists"]
-    dots = [(r.cost_joint_epochs, r.score) for r in trials if r.state == "complete" and r.score is not None]
+    complete = [r for r in trials.values() if r.searched and r.state == "complete" and r.score is not None]
+    dots = {r.trial_id: (measured(r, trials)["cost"], r.score) for r in complete}
+    rings = [dots[f["trial_id"]] for f in rec.get("pareto", []) if f["trial_id"] in dots]
     with canvas(3.4) as (figure, (ax,)):
-        ax.plot([x for x, _ in dots], [y for _, y in dots], ".", color=MUTED, alpha=0.4, markersize=5)
+        ax.plot(*_columns(dots.values()), ".", color=MUTED, alpha=0.4, markersize=5)
+        ax.plot(*_columns(rings), "o", color=MUTED, markerfacecolor="none", markersize=7)
         for f in found:
             x = f["cost_joint_epochs"] + f["cost_shared_joint_epochs"]
             low, high = f["select"]["ci95"]
@@ -290,7 +298,7 @@ def cost(rec: Mapping[str, Any], trials: Sequence[TrialRecord], colour: Mapping[
         "Accuracy against cost",
         svg,
         "Large marks: finalists on select with 95 % intervals; diamonds need teachers. Small dots: complete trials of "
-        "the search, on val.",
+        "the search, on val; a ring where no other one betters it in all objectives of the front.",
         ["finalist", "joint epochs, in full", "of these teachers", "select, 95 % interval"],
         rows,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmsearch.files import write_text
+from mmsearch.methods import METHODS
 from mmsearch.recommend import figures, words
+from mmsearch.search.fairness import full_curves, rank_agreement
+from mmsearch.search.objectives import OBJECTIVES
 from mmsearch.search.trials import TrialRecord, records
+
+FEW_TRIALS = 3
+"""Fewer trials that ran to their end say nothing of an order."""
 
 _STATES = {"complete": "complete", "pruned": "stopped", "failed": "failed", "running": "running", "asked": "waiting"}
 _VERDICTS = {
@@ -29,7 +36,8 @@ def html(recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         recommendation: the content of `recommendation.json`.
         events: the journal's.
     """
-    trials = list(records(events).values())
+    found = records(events)
+    trials = list(found.values())
     search = [r for r in trials if r.searched]
     finalists = [f["method"] for f in recommendation["finalists"]]
     colour = figures.colours([*finalists, *(r.method for r in trials)], recommendation["decision"]["method"])
@@ -49,7 +57,9 @@ def html(recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]])
         finalists=figures.finalists(recommendation),
         differences=figures.differences(recommendation),
         modalities=figures.modalities(recommendation),
-        cost=figures.cost(recommendation, search, colour),
+        cost=figures.cost(recommendation, found, colour),
+        pareto=_pareto(recommendation.get("pareto", [])),
+        fairness=_fairness(search),
         best=figures.best_so_far(search, colour),
         curves=figures.curves(search, colour),
         trials=_trials(trials),
@@ -92,7 +102,7 @@ def _facts(rec: Mapping[str, Any]) -> list[dict[str, str]]:
         )
     if chosen["test"]:
         facts.append(
-            {"name": "Test, read once", "value": words.percent(chosen["test"]["mean"]), "note": _range(chosen["test"])}
+            {"name": _reading(rec), "value": words.percent(chosen["test"]["mean"]), "note": _range(chosen["test"])}
         )
     facts.append(
         {
@@ -103,6 +113,45 @@ def _facts(rec: Mapping[str, Any]) -> list[dict[str, str]]:
         }
     )
     return facts
+
+
+def _reading(rec: Mapping[str, Any]) -> str:
+    times = rec["provenance"]["test_readings"]
+    return "Test, read once" if times == 1 else f"Test, read {times} times"
+
+
+def _pareto(front: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The table of the trials that nothing betters in every objective."""
+    if not front:
+        return None
+    names = list(front[0]["objectives"])
+    rows = [
+        [f"{f['method']} · {f['fusion']}", *(words.objective(n, v) for n, v in f["objectives"].items()), f["trial_id"]]
+        for f in front
+    ]
+    return {"columns": ["method · fusion", *(OBJECTIVES[n] for n in names), "trial"], "rows": rows}
+
+
+def _fairness(search: Sequence[TrialRecord]) -> dict[str, Any] | None:
+    """The table of how well the order at a rung agrees with the order at the end, by method."""
+    stopped = Counter(r.method for r in search if r.state == "pruned")
+    curves = full_curves(search)
+    earliest = {m: METHODS.get(m).earliest for m in METHODS.names()}
+    agreement = rank_agreement(curves, earliest=earliest)
+    rows = [
+        [
+            method,
+            str(epoch),
+            words.UNKNOWN if a.tau is None else f"{a.tau:.2f} ({a.low:.2f} to {a.high:.2f})",
+            str(a.n),
+            str(stopped[method]),
+        ]
+        for method, rungs in agreement.items()
+        for epoch, a in rungs.items()
+        if a.n >= FEW_TRIALS
+    ]
+    columns = ["method", "rung, epoch", "Kendall’s τ, 95 % interval", "trials to the end", "stopped"]
+    return {"columns": columns, "rows": rows} if rows else None
 
 
 def _range(part: Mapping[str, Any], text: Any = lambda v: f"{100 * v:.1f}") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,7 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mmsearch.recommend.words import duration, joint_epochs, knobs, percent_interval, points_interval
+from mmsearch.recommend.words import duration, joint_epochs, knobs, listed, objective, percent_interval, points_interval
+from mmsearch.search.objectives import OBJECTIVES
+
+FRONT_ROWS = 6
+"""Trials of the front that are shown here; the report has all."""
 
 
 def render(rec: Mapping[str, Any]) -> RenderableType:
@@ -26,7 +30,7 @@ def render(rec: Mapping[str, Any]) -> RenderableType:
         box=box.ROUNDED,
         padding=(1, 2),
     )
-    return Group(verdict, _finalists(rec), _config(d))
+    return Group(verdict, _finalists(rec), *_pareto(rec.get("pareto", [])), _config(d))
 
 
 def _sentences(d: Mapping[str, Any]) -> Table:
@@ -57,6 +61,26 @@ def _finalists(rec: Mapping[str, Any]) -> Table:
             style="bold" if chosen else None,
         )
     return table
+
+
+def _pareto(front: Sequence[Mapping[str, Any]]) -> list[Table]:
+    if len(front) < 2:
+        return []
+    names = list(front[0]["objectives"])
+    title = f"Search trials not bettered in {listed([n.replace('_', ' ') for n in names])} together"
+    more = len(front) - FRONT_ROWS
+    caption = "measured on val during the search: an indication, no evidence" + (
+        f"; {more} more in the report" if more > 0 else ""
+    )
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("")
+    for name in names:
+        table.add_column(OBJECTIVES[name].split(",")[0], justify="right")
+    table.add_column("trial")
+    for f in front[:FRONT_ROWS]:
+        values = [objective(n, v) for n, v in f["objectives"].items()]
+        table.add_row(Text(f"{f['method']} · {f['fusion']}"), *values, f["trial_id"])
+    return [table]
 
 
 def _config(d: Mapping[str, Any]) -> Table:

@@ -83,6 +83,13 @@ def knobs(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def objective(name: str, value: float) -> str:
+    """An objective of a trial: `95.7%`, `15.0`, `1.21 M`."""
+    if name == "cost":
+        return joint_epochs(value)
+    return f"{value / 1e6:.2f} M" if name == "size" else percent(value)
+
+
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

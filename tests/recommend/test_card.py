@@ -122,6 +122,26 @@ def test_markup_in_names_is_printed_as_it_is() -> None:
     assert "[red]set[/red]" in stream.getvalue()
 
 
+def test_the_front_weighs_what_the_sweep_was_asked_to_weigh() -> None:
+    rec = built()
+    assert {tuple(f["objectives"]) for f in rec["pareto"]} == {("accuracy", "cost")}
+    accuracy = [f["objectives"]["accuracy"] for f in rec["pareto"]]
+    assert accuracy == sorted(accuracy, reverse=True) and len(accuracy) > 1
+    other = {**SWEEP, "arguments": {**SWEEP["arguments"], "objectives": ["worst_modality", "cost"]}}
+    front = card.build(whole_run(), FakeClips(), other)["pareto"]
+    assert {tuple(f["objectives"]) for f in front} == {("worst_modality", "cost")}
+    assert "unimodal" not in {f["method"] for f in front}
+
+
+def test_terminal_shows_the_front_in_short() -> None:
+    rec = built()
+    stream = io.StringIO()
+    Console(file=stream, width=150).print(terminal.render(rec))
+    text = stream.getvalue()
+    assert "Search trials not bettered in accuracy and cost together" in text and "no evidence" in text
+    assert all(f["trial_id"] in text for f in rec["pareto"][: terminal.FRONT_ROWS])
+
+
 def test_written_and_read_again(tmp_path: Path) -> None:
     rec = built(trials=1)
     card.write(tmp_path, rec)
@@ -145,7 +165,8 @@ class Reader:
     def __call__(self, trial_ids: list[str]) -> dict[str, dict[str, Any]]:
         kinds = [e["event"] for e in self.journal.events]
         assert "test_read" in kinds, "the reading is recorded before it happens"
-        assert kinds.index("test_read") > max(i for i, e in enumerate(self.journal.events) if e.get("name") == "decide")
+        last = len(kinds) - 1 - kinds[::-1].index("test_read")
+        assert last > max(i for i, e in enumerate(self.journal.events) if e.get("name") == "decide")
         self.asked += trial_ids
         return {i: {"accuracy": 0.9, "macro_f1": 0.89, "unimodal": {}} for i in trial_ids[: self.stop_after]}
 
@@ -174,3 +195,37 @@ def test_conclude_never_reads_test_twice(tmp_path: Path) -> None:
     rec = conclude(tmp_path, journal, FakeClips(), SWEEP, again)
     assert len(again.asked) == 3 * len(DEMO) - 5
     assert rec["provenance"]["test_readings"] == 1
+
+
+def extended(journal: Journal) -> Journal:
+    """The same with another finalist that was confirmed after the reading."""
+    journal.append({"event": "extended", "space": "space-2.yaml", "arguments": {}})
+    for event in Run({"joint": 0.9, "mmpareto": 0.99}, trials=1, seeds=3).confirm().events:
+        if event["event"] != "opened" and event.get("method", "") != "joint":
+            journal.append(event)
+    return journal
+
+
+def test_new_finalists_of_an_extended_sweep_are_not_read_unasked(tmp_path: Path) -> None:
+    journal = confirmed()
+    conclude(tmp_path, journal, FakeClips(), SWEEP, Reader(journal))
+    again = Reader(extended(journal))
+    rec = conclude(tmp_path, journal, FakeClips(), SWEEP, again)
+    assert again.asked == [] and rec["provenance"]["test_readings"] == 1
+    tests = {f["method"]: f["test"] for f in rec["finalists"]}
+    assert tests["mmpareto"] is None and tests["joint"] is not None
+    assert rec["decision"]["method"] == "mmpareto"
+    assert "read again only with --read-test-again" in sentence(rec, "Test")
+
+
+def test_a_second_reading_is_recorded_and_said(tmp_path: Path) -> None:
+    journal = confirmed()
+    conclude(tmp_path, journal, FakeClips(), SWEEP, Reader(journal))
+    first = Reader(extended(journal), stop_after=1)
+    conclude(tmp_path, journal, FakeClips(), SWEEP, first, again=True)
+    resumed = Reader(journal)
+    rec = conclude(tmp_path, journal, FakeClips(), SWEEP, resumed, again=True)
+    assert len(first.asked) == 3 and len(resumed.asked) == 2, "only the new finalist, and what a kill left of it"
+    assert rec["provenance"]["test_readings"] == 2
+    assert "read 2 times" in sentence(rec, "Test") and "no longer untouched" in sentence(rec, "Test")
+    assert "Test, read 2 times" in (tmp_path / "report.html").read_text()

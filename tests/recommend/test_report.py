@@ -82,7 +82,7 @@ def test_every_figure_is_named_captioned_and_a_table(text: str) -> None:
     images = [a for a in page.all("svg")]
     assert len(figures) == len(images) == len(page.all("figcaption")) == 6
     assert all(a["role"] == "img" and a["aria-label"] for a in images)
-    assert len(page.all("table")) == 6 + 2
+    assert len(page.all("table")) == 6 + 4, "configuration, all trials, front and fairness have no figure"
 
 
 def test_ids_are_unique_and_references_resolve(text: str) -> None:
@@ -145,3 +145,16 @@ def test_small_runs_have_a_report_too(run: dict[str, Any]) -> None:
 def test_written_as_a_whole(tmp_path: Path, rec: dict[str, Any], events: list[dict[str, Any]]) -> None:
     assert report.write(tmp_path, rec, events) == tmp_path / "report.html"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_front_and_the_fairness_of_stopping_are_tables(text: str, rec: dict[str, Any]) -> None:
+    page = Page(text)
+    assert "Search trials that nothing betters in every objective" in page.text
+    assert all(f["trial_id"] in page.text for f in rec["pareto"])
+    assert "Was stopping fair?" in page.text and "likely to be higher" in page.text
+    assert re.search(r"0\.\d\d \(−?-?\d\.\d\d to \d\.\d\d\)", page.text)
+
+
+def test_a_run_too_short_to_say_anything_of_stopping_says_nothing() -> None:
+    events = whole_run(trials=1)
+    assert "Was stopping fair?" not in report.html(card.build(events, FakeClips(), SWEEP), events)
