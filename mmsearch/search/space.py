@@ -202,6 +202,20 @@ class Space:
             raise MMSearchError(f"{where(name)}: {name} does not exist{beside}{nearest(name, set(params))}")
         return document, params
 
+    def params_of(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The flat parameters, as of :meth:`suggest`, under which the space gives a document; None where none do."""
+        params: dict[str, Any] = {}
+
+        def pick(name: str, knob: Knob) -> Any:
+            params[name] = _within(knob, _read(document, name), name)
+            return params[name]
+
+        try:
+            made = self._document(document["method"]["name"], pick, self.seed, 0)
+        except (KeyError, MMSearchError):
+            return None
+        return params if trial_id(made) == trial_id(document) else None
+
     def knobs(self, method: str) -> dict[str, Knob]:
         """Every knob that some setting of a method has and that is searched, by its full name."""
         parts = {method: self.methods[method], **self.fusions, **self.optimizers}
@@ -367,6 +381,23 @@ def _trains(method: Method) -> bool:
 def _writable(document: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved document as `resolve` takes it: without the fusion that a method brings."""
     return {k: v for k, v in document.items() if k != "fusion" or v["name"] != OWN}
+
+
+def _read(document: Mapping[str, Any], name: str) -> Any:
+    """What a document has for a parameter of the space.
+
+    Raises:
+        KeyError: it has no such component.
+    """
+    if name.startswith("encoder."):
+        _, modality, *rest = name.split(".", 2)
+        encoder = document["encoders"][modality]
+        return encoder[rest[0].rpartition(".")[2]] if rest else encoder["name"]
+    component, _, knob = name.rpartition(".")
+    if not component:
+        return document[name.partition(":")[0]]["name"]
+    parts = {document[part]["name"]: document[part] for part in ("optimizer", "fusion", "method")}
+    return parts[component][knob]
 
 
 def _within(knob: Knob, value: Any, where: str) -> Any:

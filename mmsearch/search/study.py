@@ -94,11 +94,22 @@ class Study:
             elif event["event"] == "told":
                 overdue.pop(event["trial_id"], None)
         journal.subscribe(self._apply)
+        if any(event["event"] == "extended" for event in journal.events):
+            self._refit()
         for unfinished in [i for i, stop in overdue.items() if stop]:
             self.tell(unfinished, "pruned")
         for record in self.unfinished():
             if record.epoch and record.score is None:
                 self.tell(record.trial_id, "failed", reason=_NOT_A_NUMBER)
+
+    def _refit(self) -> None:
+        """Reads the trials of an extended sweep by its present space; what that does not have stays out of the view."""
+        for record in [r for among in self._searched.values() for r in among]:
+            params = self.space.params_of(record.document)
+            if params is None:
+                self._frozen[record.trial_id] = None
+            else:
+                record.params = params
 
     def unfinished(self) -> list[TrialRecord]:
         """The trials that were asked and not told, in the order in which they were asked."""
