@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="YAML|demo", help="a dataset YAML, or `demo` for the embedded clips")
     parser.add_argument("--space", metavar="YAML", help="the search space (default: search_spaces/default.yaml)")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME of the dataset)")
-    parser.add_argument("--methods", type=_names, metavar="A,B", help="only these methods, and the baselines")
-    parser.add_argument("--fusions", type=_names, metavar="A,B", help="only these fusions")
+    parser.add_argument("--methods", type=names, metavar="A,B", help="only these methods, and the baselines")
+    parser.add_argument("--fusions", type=names, metavar="A,B", help="only these fusions")
     add_budgets(parser)
-    parser.add_argument("--max-epochs", type=_count, metavar="N", help="epochs of every trial (default: the space's)")
-    parser.add_argument("--seeds", type=_count, metavar="N", help="fresh seeds of every finalist (default: 5)")
+    parser.add_argument("--max-epochs", type=count, metavar="N", help="epochs of every trial (default: the space's)")
+    parser.add_argument("--seeds", type=count, metavar="N", help="fresh seeds of every finalist (default: 5)")
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
     parser.add_argument("--gpus-per-trial", type=_share, metavar="N", help="GPUs (default: one where there is any)")
@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stream", action="store_true", default=None, help="read shard by shard: the store is larger than a disk"
     )
     parser.add_argument(
-        "--objectives", type=_names, metavar="A,B",
+        "--objectives", type=names, metavar="A,B",
         help="what the Pareto front weighs: accuracy, worst_modality, cost, size (default: accuracy,cost)",
     )  # fmt: skip
-    parser.add_argument("--log", type=_names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
+    parser.add_argument("--log", type=names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
     parser.add_argument("--log-clips", action="store_true", default=None, help="with class names and paths")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
     add_session(parser)
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_budgets(parser: argparse.ArgumentParser) -> None:
     """What may grow when a run is resumed."""
-    parser.add_argument("--trials", type=_count, metavar="N", help="trials of the search (default: 48)")
+    parser.add_argument("--trials", type=count, metavar="N", help="trials of the search (default: 48)")
     parser.add_argument(
         "--time-budget", type=_duration, metavar="90m", help="90s, 90m, 2h, 1h30m; 60 %% of it searches"
     )
@@ -114,11 +114,13 @@ def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> 
     return 0
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
     return tuple(n.strip() for n in text.split(",") if n.strip())
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number of at least one."""
     return _number(text, int, 1)
 
 
