@@ -40,6 +40,12 @@ class KnownTrial:
         """What a record says."""
         return cls(**{f.name: getattr(record, f.name) for f in dataclasses.fields(cls)})
 
+    @classmethod
+    def from_line(cls, line: str) -> KnownTrial:
+        """From a line of :data:`KNOWN`."""
+        values = json.loads(line)
+        return cls(**{**values, "curve": [(epoch, score) for epoch, score in values["curve"]]})
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -55,7 +61,7 @@ class Start:
 
     @classmethod
     def load(cls, space: Space, points: Path | None, run: Path | None) -> Start:
-        """A file of points and another sweep's folder, or what :meth:`copy` has left of them.
+        """A file of points and another sweep's folder.
 
         Raises:
             MMSearchError: file and line of a point that the space does not have; a sweep of which nothing fits.
@@ -64,9 +70,12 @@ class Start:
 
     @classmethod
     def kept(cls, space: Space, out: Path) -> Start:
-        """What the folder of a run keeps."""
+        """What the folder of a run keeps, without what the space of an extended run no longer has."""
         points, known = out / POINTS, out / KNOWN
-        return cls.load(space, points if points.is_file() else None, known if known.is_file() else None)
+        return cls(
+            read_points(points, space, strict=False) if points.is_file() else {},
+            _fitting(_finished(known), space) if known.is_file() else {},
+        )
 
 
 def keep(out: Path, points: Path | None, run: Path | None) -> None:
@@ -78,11 +87,16 @@ def keep(out: Path, points: Path | None, run: Path | None) -> None:
         write_text(out / KNOWN, "".join(lines))
 
 
-def read_points(path: Path, space: Space) -> dict[str, list[dict[str, Any]]]:
+def read_points(path: Path, space: Space, *, strict: bool = True) -> dict[str, list[dict[str, Any]]]:
     """Per method the settings that a YAML file lists, each with the paper's value for what it leaves out.
 
     A setting is a mapping of parameters, flat (`sgd.lr: 0.1`) or nested (`sgd: {lr: 0.1}`); a knob of the method itself
     needs no prefix.
+
+    Args:
+        path: the file.
+        space: what may be tried.
+        strict: whether a setting that the space does not have is a mistake; else it is left out.
 
     Raises:
         MMSearchError: file and line of what the space does not have, with the nearest name.
@@ -90,17 +104,21 @@ def read_points(path: Path, space: Space) -> dict[str, list[dict[str, Any]]]:
     file = Document(path)
     points: dict[str, list[dict[str, Any]]] = {}
     for method, settings in file.data.items():
-        if method not in space.methods:
-            raise MMSearchError(
-                f"{file.at(str(method))}: the space has no method {method!r}{nearest(str(method), space.methods)}"
-            )
         if not isinstance(settings, list):
-            raise MMSearchError(f"{file.at(method)}: write the settings of {method} as a list")
-        points[method] = [_point(file, space, method, i, setting) for i, setting in enumerate(settings)]
+            raise MMSearchError(f"{file.at(str(method))}: write the settings of {method} as a list")
+        for number, setting in enumerate(settings):
+            try:
+                point = _point(file, space, str(method), number, setting)
+                points.setdefault(method, []).append(point)
+            except MMSearchError:
+                if strict:
+                    raise
     return points
 
 
 def _point(file: Document, space: Space, method: str, number: int, setting: Any) -> dict[str, Any]:
+    if method not in space.methods:
+        raise MMSearchError(f"{file.at(method)}: the space has no method {method!r}{nearest(method, space.methods)}")
     if not isinstance(setting, dict):
         raise MMSearchError(f"{file.at(method, str(number))}: write a setting as `parameter: value` lines")
     own = space.methods[method].knobs
@@ -125,26 +143,28 @@ def _flat(setting: Mapping[Any, Any], *above: str) -> Iterator[tuple[tuple[str, 
 def read_known(run: Path, space: Space) -> dict[str, list[KnownTrial]]:
     """Per method of the space the finished trials of another sweep's search whose parameters the space has.
 
-    Args:
-        run: the other sweep's folder, or the file that :func:`keep` has made of it.
-        space: of this sweep.
-
     Raises:
         MMSearchError: there is no sweep, or none of its trials fits.
     """
     found = _finished(run)
-    known: dict[str, list[KnownTrial]] = {}
-    for trial in found:
-        if trial.method in space.methods and _fits(space, trial):
-            known.setdefault(trial.method, []).append(trial)
+    known = _fitting(found, space)
     if not known:
         raise MMSearchError(f"{run}: none of its {len(found)} finished trials fits the methods and ranges of the space")
     return known
 
 
+def _fitting(trials: list[KnownTrial], space: Space) -> dict[str, list[KnownTrial]]:
+    known: dict[str, list[KnownTrial]] = {}
+    for trial in trials:
+        if trial.method in space.methods and _fits(space, trial):
+            known.setdefault(trial.method, []).append(trial)
+    return known
+
+
 def _finished(run: Path) -> list[KnownTrial]:
+    """Those of a run's folder, or of the file that :func:`keep` has made of it."""
     if run.is_file():
-        return [KnownTrial(**json.loads(line)) for line in run.read_text().splitlines()]
+        return [KnownTrial.from_line(line) for line in run.read_text().splitlines()]
     found = records(read_events(run)).values()
     return [KnownTrial.of(r) for r in found if r.searched and r.state in ("complete", "pruned") and r.score is not None]
 
