@@ -23,6 +23,9 @@ The rule, and why:
    (`unimodal_teacher` with `teacher: ume`) counts as a method, charged with its teachers.
 
 With one seed there is no interval, hence never a winner.
+
+A finalist that the confirmation dropped early, because it was behind the leader beyond the noise, is listed with the
+seeds that it has. It counts in Holm's correction, but it is never chosen, never the leader and tied with nobody.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Finalist:
         cost_shared_joint_epochs: the teachers it uses.
         seconds: one training, teachers not counted.
         seconds_shared: the teachers it uses.
+        dropped: whether the confirmation gave it fewer seeds, because it was beaten.
     """
 
     config: dict[str, Any]
@@ -74,6 +78,7 @@ class Finalist:
     cost_shared_joint_epochs: float = 0.0
     seconds: float = 0.0
     seconds_shared: float = 0.0
+    dropped: bool = False
 
     @property
     def method(self) -> str:
@@ -179,8 +184,8 @@ class Decision:
 
     @property
     def largest_possible_gain(self) -> float | None:
-        """The highest upper bound of a gain over joint training; None where an interval is missing."""
-        highs = [c.difference.high if c.difference else None for c in self.against_joint]
+        """The highest upper bound of a gain over joint training of what was not dropped; None where one is missing."""
+        highs = [c.difference.high if c.difference else None for c in self.against_joint if not c.a.dropped]
         known = [h for h in highs if h is not None]
         return max(known, default=None) if len(known) == len(highs) else None
 
@@ -205,29 +210,31 @@ def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution:
     Raises:
         MMSearchError: plain joint training is not among the finalists.
     """
-    joints = [f for f in finalists if f.method == BASELINE and f.select]
+    contenders = [f for f in finalists if f.select and not f.dropped]
+    joints = [f for f in contenders if f.method == BASELINE]
     if not joints:
         raise MMSearchError("recommend: no finished confirmation of plain joint training; nothing to compare against")
     reference = max(joints, key=lambda f: f.mean)
     others = [f for f in finalists if f is not reference and f.select]
-    noise = pooled_noise([reference.select, *(f.select for f in others)])
+    noise = pooled_noise([f.select for f in contenders])
     against_joint = compare([(f, reference) for f in others], resolution, noise)
-    leader = max([reference, *others], key=lambda f: f.mean)
+    leader = max([reference, *contenders], key=lambda f: f.mean)
 
-    winners = [c.a for c in against_joint if c.proven and c.difference and c.difference.mean >= margin]
+    judged = [c for c in against_joint if not c.a.dropped]
+    winners = [c.a for c in judged if c.proven and c.difference and c.difference.mean >= margin]
     if winners:
         chosen = _cheapest_of_tied(winners, resolution, noise)
         kind = "unimodal" if chosen.method == UNIMODAL else "baseline" if chosen.method == BASELINE else "method"
     else:
         chosen = reference
-        kind = "baseline" if _no_gain(against_joint, len(reference.select), margin) else "no_clear_winner"
+        kind = "baseline" if _no_gain(judged, len(reference.select), margin) else "no_clear_winner"
 
     rivals = [] if chosen is reference else [f for f in others if f is not chosen]
     against_chosen = compare([(f, chosen) for f in rivals], resolution, noise)
     if chosen is reference:
-        tied = [c.a for c in against_joint if not c.proven]
+        tied = [c.a for c in judged if not c.proven]
     else:
-        tied = [c.a for c in against_chosen if not c.proven and c.a.mean >= reference.mean]
+        tied = [c.a for c in against_chosen if not (c.proven or c.a.dropped) and c.a.mean >= reference.mean]
     tied.sort(key=lambda f: -f.mean)
     return Decision(
         kind, chosen, reference, leader, tied, against_joint, against_chosen, margin, len(chosen.select), noise

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmsearch.recommend.decision import UNIMODAL, Decision, Finalist, compare
+from mmsearch.recommend.decision import BASELINE, UNIMODAL, Decision, Finalist, compare
 from mmsearch.search.trials import TrialRecord
 
 _PER_SEED = ("seed", "fold", "teachers")
@@ -24,15 +24,18 @@ def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
     """The configurations confirmed on fresh seeds, best on select first; those without a finished seed are left out.
 
     A trial counts as a confirmation by having been evaluated on select; a single modality may have been asked as the
-    teacher of another finalist.
+    teacher of another finalist. One that was asked on fewer seeds than joint training has been dropped.
     """
     groups: dict[str, list[TrialRecord]] = {}
     select: dict[str, float] = {}
+    asked: Counter[str] = Counter()
     for r in records.values():
+        config = json.dumps({k: v for k, v in r.document.items() if k not in _PER_SEED}, sort_keys=True)
+        asked[config] += r.stage == "confirm"
         if r.state == "complete" and r.select:
-            config = {k: v for k, v in r.document.items() if k not in _PER_SEED}
-            groups.setdefault(json.dumps(config, sort_keys=True), []).append(r)
+            groups.setdefault(config, []).append(r)
             select[r.trial_id] = float(r.select["accuracy"])
+    full = max((asked[key] for key, trials in groups.items() if trials[0].method == BASELINE), default=0)
     found = []
     for key, trials in groups.items():
         trials.sort(key=lambda r: r.document["seed"])
@@ -46,6 +49,7 @@ def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
                 cost_shared_joint_epochs=mean(_of_teachers(r, records, "cost_joint_epochs") for r in trials) or 0.0,
                 seconds=mean(r.seconds for r in trials) or 0.0,
                 seconds_shared=mean(_of_teachers(r, records, "seconds") for r in trials) or 0.0,
+                dropped=asked[key] < full,
             )
         )
     return sorted(found, key=lambda f: (-f.mean, f.label))

@@ -77,13 +77,13 @@ class Race:
         """Those below the floor, fewest first, then by draw, then those without a full-length score."""
         below = sorted((m for m in standings if standings[m].asked < self.floor), key=lambda m: standings[m].asked)
         judged = {m: s for m, s in standings.items() if s.asked >= self.floor}
-        spread = self._pooled(list(judged.values()))
+        pooled = spread([s.scores for s in judged.values()])
         rng = np.random.default_rng(seed)
         reach: dict[str, tuple[float, float]] = {}
         for m, standing in judged.items():
             if standing.scores:
                 top = better_half(standing.scores)
-                s = max(spread, float(np.std(top, ddof=1)) if len(top) > 2 else 0.0)
+                s = max(pooled, float(np.std(top, ddof=1)) if len(top) > 2 else 0.0)
                 reach[m] = max(standing.scores), s / math.sqrt(len(standing.scores))
         leader = max((b for b, _ in reach.values()), default=-math.inf)
         alive = {m: (b, e) for m, (b, e) in reach.items() if b + self.beaten * math.sqrt(2) * e >= leader}
@@ -91,11 +91,19 @@ class Race:
         unknown = [m for m in judged if m not in reach]
         return [*below, *sorted(draws, key=lambda m: -draws[m]), *unknown]
 
-    @staticmethod
-    def _pooled(standings: Sequence[Standing]) -> float:
-        """The typical spread of a method's better half."""
-        spreads = [float(np.std(better_half(s.scores), ddof=1)) for s in standings if len(s.scores) > 2]
-        return float(np.median(spreads)) if spreads else 0.02
+
+class Joint(Equal):
+    """One study over all methods: after the paper's settings its sampler chooses the method with the knobs."""
+
+
+def spread(scores: Sequence[Sequence[float]]) -> float:
+    """The typical spread of a method's better half: the median of the standard deviations, 0.02 where there are none.
+
+    Args:
+        scores: per method those of its trials that ran to their end.
+    """
+    spreads = [float(np.std(better_half(s), ddof=1)) for s in scores if len(s) > 2]
+    return float(np.median(spreads)) if spreads else 0.02
 
 
 def better_half(scores: Sequence[float]) -> list[float]:
@@ -103,4 +111,5 @@ def better_half(scores: Sequence[float]) -> list[float]:
     return sorted(scores, reverse=True)[: max(2, math.ceil(len(scores) / 2))]
 
 
-ALLOCATIONS: dict[str, type[Equal] | type[Race]] = {"race": Race, "equal": Equal}
+ALLOCATIONS: dict[str, type[Equal] | type[Race] | type[Joint]] = {"race": Race, "equal": Equal, "joint": Joint}
+"""By the name that `--allocation` knows."""

@@ -11,12 +11,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import heapq
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from mmsearch.errors import MMSearchError
 from mmsearch.knobs import Knob
 from mmsearch.search.sources import FINISHED, WAIT, Source
 from mmsearch.search.space import Space, is_ensemble
@@ -62,6 +65,10 @@ class World(Protocol):
 
     def truth(self, document: Mapping[str, Any]) -> float:
         """The expected final accuracy over seeds."""
+        ...
+
+    def peaks(self) -> dict[str, float]:
+        """By method the truth of its best setting."""
         ...
 
 
@@ -261,9 +268,9 @@ class Synthetic:
         how = self.behaviour[document["method"]["name"]]
         return max(CHANCE, how.peak - how.fall * min(1.0, (self.distance(document) / how.width) ** 2))
 
-    def best(self) -> float:
-        """The highest peak of any method."""
-        return max(b.peak for b in self.behaviour.values())
+    def peaks(self) -> dict[str, float]:
+        """See :class:`World`."""
+        return {m: b.peak for m, b in self.behaviour.items()}
 
     def distance(self, document: Mapping[str, Any]) -> float:
         """How far a document's knobs are from the best ones of its method: root mean square, in shares of ranges."""
@@ -335,6 +342,102 @@ class Synthetic:
     def _rng(self, *purpose: str) -> np.random.Generator:
         text = "/".join([self.family, str(self.seed), *purpose])
         return np.random.default_rng(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()))
+
+
+class Recorded:
+    """A table of real trainings: a document goes as the recorded training of its method with the nearest setting.
+
+    A setting is a document without seed, fold and teachers; where it was recorded more than once, each document gets
+    one of its trainings by its identity. A training on another fold was recorded on another split. The truth is the
+    mean over a setting's trainings on *select*, which the search does not see; of a setting that was recorded once a
+    confirmation therefore repeats the truth, without noise.
+
+    Args:
+        lines: `document`, `val` and `select` (accuracy after every epoch it had) and `cost` (joint epochs an epoch).
+
+    Raises:
+        MMSearchError: no line at all.
+    """
+
+    def __init__(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        if not lines:
+            raise MMSearchError("recorded trainings: the table is empty")
+        self._settings: dict[str, list[tuple[dict[str, Any], list[Mapping[str, Any]]]]] = defaultdict(list)
+        known: dict[str, list[Mapping[str, Any]]] = {}
+        for line in lines:
+            setting = flat(line["document"])
+            key = repr(sorted(setting.items()))
+            if key not in known:
+                known[key] = []
+                self._settings[line["document"]["method"]["name"]].append((setting, known[key]))
+            known[key].append(line)
+        self._ranges: dict[str, tuple[float, float]] = {}
+        for setting, _ in itertools.chain.from_iterable(self._settings.values()):
+            for key, value in setting.items():
+                if _number(value):
+                    low, high = self._ranges.get(key, (value, value))
+                    self._ranges[key] = min(low, value), max(high, value)
+
+    def curve(self, document: Mapping[str, Any], params: Mapping[str, Any]) -> Curve:
+        """See :class:`World`."""
+        lines = self._nearest(document)
+        line = lines[int(trial_id(dict(document)), 16) % len(lines)]
+        return Curve(
+            scores=list(line["val"]),
+            cost=line["cost"],
+            select=line["select"][-1],
+            at_once=len(line["val"]) == 1 < line["document"]["epochs"],
+        )
+
+    def truth(self, document: Mapping[str, Any]) -> float:
+        """See :class:`World`."""
+        return _mean_select(self._nearest(document))
+
+    def peaks(self) -> dict[str, float]:
+        """See :class:`World`."""
+        return {m: max(_mean_select(lines) for _, lines in settings) for m, settings in self._settings.items()}
+
+    def _nearest(self, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        wanted = flat(document)
+        return min(self._settings[document["method"]["name"]], key=lambda known: self._distance(known[0], wanted))[1]
+
+    def _distance(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+        """Between two settings: 1 for every choice that differs, a number's difference in shares of its range."""
+        distance = 0.0
+        for key in {*a, *b}:
+            if _number(a.get(key)) and _number(b.get(key)):
+                low, high = self._ranges.get(key, (0.0, 0.0))
+                x, y = (min(max(d[key], low), high) for d in (a, b))
+                if high > low:
+                    log = low > 0 and high >= 10 * low
+                    distance += abs(math.log(x / y) / math.log(high / low)) if log else abs(x - y) / (high - low)
+            else:
+                distance += a.get(key) != b.get(key)
+        return distance
+
+
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document chooses, as `"method.alpha"`, `"encoders.sound.n_mels"`, …; without seed, fold and teachers."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+        else:
+            found[prefix] = value
+
+    for part in ("method", "fusion", "optimizer", "encoders"):
+        walk(part, document.get(part))
+    return found
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mean_select(lines: Sequence[Mapping[str, Any]]) -> float:
+    return sum(line["select"][-1] for line in lines) / len(lines)
 
 
 def _growth(share: np.ndarray, speed: float) -> np.ndarray:

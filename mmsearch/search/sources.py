@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import itertools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mmsearch.search.allocation import Allocation, Equal, Standing
+from mmsearch.search.allocation import Allocation, Equal, Joint, Standing
+from mmsearch.search.finalists import FIRST_SEEDS, beaten, is_baseline
 from mmsearch.search.journal import seconds_spent
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Ask, Study
@@ -68,15 +71,15 @@ class _Source:
 class TeacherSource(_Source):
     """The `unimodal` trials at the sweep's recipe: baselines, and the teachers of the methods that need them."""
 
+    def __init__(self, study: Study) -> None:
+        super().__init__(study)
+        known = {ask.trial_id: ask.params for ask in study.paper("unimodal")}
+        asks = [Ask.of(d, stage="teacher", why="teacher") for d in study.space.teachers()]
+        self._asks = [dataclasses.replace(a, params=known.get(a.trial_id, {})) for a in asks]
+
     def next(self) -> Ask | Signal:
         """One a modality."""
-        asks = {ask.trial_id: ask for ask in self.study.paper("unimodal")}
-        for document in self.study.space.teachers():
-            known = asks.get(trial_id(document))
-            ask = Ask.of(document, stage="teacher", why="teacher", params=known.params if known else {})
-            if ask.trial_id not in self.records:
-                return ask
-        return FINISHED
+        return next((ask for ask in self._asks if ask.trial_id not in self.records), FINISHED)
 
 
 class SearchSource(_Source):
@@ -111,11 +114,17 @@ class SearchSource(_Source):
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
         self._teachers = [trial_id(d) for d in study.space.teachers()]
         self._exhausted: set[str] = set()
+        self._searched: dict[str, list[TrialRecord]] = {m: [] for m in self._paper}
+        self._seen = 0
 
     def next(self) -> Ask | Signal:
         """The next document of the method with the first claim, among those whose teachers are there."""
-        searched = [r for r in self.records.values() if r.searched]
-        left = self.trials - len(searched)
+        for record in itertools.islice(self.records.values(), self._seen, None):
+            self._seen += 1
+            if record.searched:
+                self._searched.setdefault(record.method, []).append(record)
+        asked = sum(map(len, self._searched.values()))
+        left = self.trials - asked
         if left <= 0 or (self.time_budget is not None and self._clock() >= self.time_budget):
             return FINISHED
         held_up = {m for m, needs in self._needs_teachers.items() if needs and not self.ready(self._teachers)}
@@ -125,30 +134,44 @@ class SearchSource(_Source):
                 return ask
         if first and left <= len(first):
             return WAIT
-        waiting = bool(first)
-        for method in self._claims(searched):
-            if method in held_up:
-                waiting = True
-                continue
-            ask_or_none = self._of(method)
-            if ask_or_none is not None:
-                return ask_or_none
-            self._exhausted.add(method)
-        return WAIT if waiting else FINISHED
+        while claims := self._claims(asked):
+            free = [m for m in claims if m not in held_up]
+            found = self._of_any(free) if isinstance(self.allocation, Joint) else self._of_first(free)
+            if found is not None:
+                return found
+            if first or len(free) < len(claims):
+                return WAIT
+            self._exhausted.update(claims)
+        return WAIT if first else FINISHED
 
-    def _claims(self, searched: Sequence[TrialRecord]) -> list[str]:
+    def _claims(self, asked: int) -> list[str]:
         """The methods that may get the next trial, the first claim first."""
-        standings = {
-            m: Standing.of([r for r in searched if r.method == m]) for m in self._paper if m not in self._exhausted
-        }
-        return self.allocation.order(standings, seed_of(self.study.space.seed, "allocation", len(searched)))
+        standings = {m: Standing.of(self._searched[m]) for m in self._paper if m not in self._exhausted}
+        return self.allocation.order(standings, seed_of(self.study.space.seed, "allocation", asked))
 
-    def _of(self, method: str) -> Ask | None:
-        """A method's next document; None where there is no new one, or where it would wait for a failed teacher."""
-        paper = next((a for a in self._paper[method] if a.trial_id not in self.records), None)
-        if paper is not None or (self._needs_teachers[method] and self._teacher_failed()):
-            return paper
-        return self.study.suggest(method)
+    def _of_first(self, methods: Sequence[str]) -> Ask | None:
+        """A document of the first of the methods that has a new one."""
+        for method in methods:
+            ask = self._untried(method)
+            if ask is None and self._may_be_drawn(method):
+                ask = self.study.suggest(method)
+            if ask is not None:
+                return ask
+            self._exhausted.add(method)
+        return None
+
+    def _of_any(self, methods: Sequence[str]) -> Ask | None:
+        """The next of all the paper's settings, then whatever one sampler over all methods chooses."""
+        untried = next((ask for m in methods if (ask := self._untried(m)) is not None), None)
+        return untried or self.study.suggest_any([m for m in methods if self._may_be_drawn(m)])
+
+    def _untried(self, method: str) -> Ask | None:
+        """A paper setting of the method that was not asked yet."""
+        return next((a for a in self._paper[method] if a.trial_id not in self.records), None)
+
+    def _may_be_drawn(self, method: str) -> bool:
+        """Whether a drawn document of the method would not wait for a failed teacher."""
+        return not (self._needs_teachers[method] and self._teacher_failed())
 
     def _teacher_failed(self) -> bool:
         return any(t in self.records and self.records[t].state == "failed" for t in self._teachers)
@@ -161,49 +184,75 @@ class SearchSource(_Source):
 class ConfirmSource(_Source):
     """The finalists again on fresh seeds and splits, with that seed's own teachers.
 
-    Nothing is asked before every trial of the search has ended.
+    Nothing is asked before every trial of the search has ended. Every finalist gets its first seeds; before each
+    further one those that are beaten beyond the noise are dropped, so that many finalists cost little. The baselines
+    stay to the end, and fill the slots that would otherwise wait for a seed to be complete. Who is dropped is a
+    function of the records alone.
 
     Args:
         study: the study.
         finalists: gives their documents, called once when the search has ended.
-        seeds: how many.
+        seeds: how many at most.
     """
 
     def __init__(self, study: Study, finalists: Callable[[Records], Sequence[dict[str, Any]]], *, seeds: int) -> None:
         super().__init__(study)
         self._finalists = finalists
         self.seeds = seeds
-        self._asks: list[Ask] | None = None
+        self._documents: Sequence[dict[str, Any]] | None = None
+        self._asks: dict[int, list[list[Ask]]] = {}
 
     def next(self) -> Ask | Signal:
-        """Seed by seed: its teachers, then the finalists."""
-        if self._asks is None:
+        """Seed by seed: its teachers, then the finalists that are left."""
+        if self._documents is None:
             if any(r.searched and not r.finished for r in self.records.values()):
                 return WAIT
-            self._asks = self._plan()
-        left = [a for a in self._asks if a.trial_id not in self.records]
-        for ask in left:
-            if self.ready(ask.document["teachers"].values()):
+            self._documents = self._finalists(self.records)
+        waiting = False
+        for ask in self._due(self._documents):
+            record = self.records.get(ask.trial_id)
+            if record is None and self.ready(ask.document["teachers"].values()):
                 return ask
-        return WAIT if left else FINISHED
+            waiting = waiting or record is None or not record.finished
+        return WAIT if waiting else FINISHED
 
-    def _plan(self) -> list[Ask]:
-        space = self.study.space
-        finalists = self._finalists(self.records)
-        asks: dict[str, Ask] = {}
+    def _due(self, documents: Sequence[dict[str, Any]]) -> Iterator[Ask]:
+        """What can be asked by what is known: whole seeds, then the baselines' where a seed is not complete."""
+        left = list(range(len(documents)))
         for i in range(self.seeds):
+            if i >= FIRST_SEEDS:
+                done = [[self._seed(documents, j)[n][-1].trial_id for j in range(i)] for n in left]
+                if all(map(self.ready, done)):
+                    out = beaten([self._scores(trial_ids) for trial_ids in done])
+                    left = [n for k, n in enumerate(left) if k not in out or is_baseline(documents[n])]
+                else:
+                    left = [n for n in left if is_baseline(documents[n])]
+            for n in left:
+                yield from self._seed(documents, i)[n]
+
+    def _scores(self, trial_ids: Sequence[str]) -> dict[int, float]:
+        """Accuracy on select, by seed; a seed that failed has none."""
+        selects = {i: self.records[t].select for i, t in enumerate(trial_ids)}
+        return {i: float(select["accuracy"]) for i, select in selects.items() if select}
+
+    def _seed(self, documents: Sequence[dict[str, Any]], i: int) -> list[list[Ask]]:
+        """By finalist what it needs on a seed: its teachers, then itself."""
+        if i not in self._asks:
+            space = self.study.space
             seed, fold = space.seed + CONFIRMATION_SEED + i, 1 + i
-            moved = [space.moved(document, seed=seed, fold=fold) for document in finalists]
-            confirm = [Ask.of(d, stage="confirm", why="confirmation") for d in moved]
-            needed = sorted({(u, d["held"]) for d in moved for u in d["teachers"]})
-            teachers = [
-                Ask.of(space.teacher(u, seed=seed, fold=fold, held=held), stage="teacher", why="teacher")
-                for u, held in needed
-            ]
-            twice = {a.trial_id: a for a in confirm}
-            for ask in [*(twice.get(t.trial_id, t) for t in teachers), *confirm]:
-                asks.setdefault(ask.trial_id, ask)
-        return list(asks.values())
+            moved = [space.moved(document, seed=seed, fold=fold) for document in documents]
+            confirm = {a.trial_id: a for a in (Ask.of(d, stage="confirm", why="confirmation") for d in moved)}
+            self._asks[i] = []
+            for document in moved:
+                needed = [
+                    Ask.of(
+                        space.teacher(u, seed=seed, fold=fold, held=document["held"]), stage="teacher", why="teacher"
+                    )
+                    for u in sorted(document["teachers"])
+                ]
+                teachers = [confirm.get(t.trial_id, t) for t in needed]
+                self._asks[i].append([*teachers, confirm[trial_id(document)]])
+        return self._asks[i]
 
 
 class Chain:
@@ -236,27 +285,3 @@ class Chain:
         """Passed on to the current source."""
         if self._left:
             self._left[0][1].told(record)
-
-
-def finalists(records: Records, k: int = 2) -> list[dict[str, Any]]:
-    """The documents to be confirmed.
-
-    Always the best of `joint`, of `unimodal` and of the ensemble of unimodal models; beside them the best document
-    of each of the `k` leading other methods. Only trials that ran to their end count; a tie goes to the one asked
-    first.
-
-    Args:
-        records: of a finished search.
-        k: how many beyond the baselines.
-    """
-    best: dict[str, TrialRecord] = {}
-    for record in records.values():
-        if record.state != "complete" or not record.searched or record.score is None:
-            continue
-        group = f"{record.method}/ensemble" if is_ensemble(record.document) else record.method
-        leader = best.get(group)
-        if leader is None or leader.score is None or record.score > leader.score:
-            best[group] = record
-    baselines = [best.pop(g) for g in ("joint", "unimodal", "unimodal_teacher/ensemble") if g in best]
-    leading = sorted(best.values(), key=lambda r: -(r.score or 0.0))[:k]
-    return [r.document for r in [*baselines, *leading]]

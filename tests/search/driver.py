@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mmsearch.batch import Modality
+from mmsearch.errors import StorageError
+from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource, finalists
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space
 from mmsearch.search.study import Study
 from mmsearch.training import EpochResult, Evaluation, trial_id
@@ -49,8 +52,11 @@ def quality(document: dict) -> float:
 class StandIn:
     """Counts epochs instead of training; every epoch leaves a line in RUN/trained.log."""
 
-    def __init__(self, document: dict, data: Path, teachers: dict[str, Path], device: str) -> None:
+    def __init__(
+        self, document: dict, data: Path, teachers: dict[str, Path], device: str, micro_batch: int | None
+    ) -> None:
         self.document = document
+        self.micro_batch = micro_batch
         self.log = data.parent / "trained.log"
         self.behave = json.loads((data.parent / "behave.json").read_text())
         self.epoch = 0
@@ -73,6 +79,12 @@ class StandIn:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.behave.get("deadly") == name and self.epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.behave.get("hang") == name and self.epoch == 2:
+            time.sleep(1e6)
+        if self.behave.get("freeze") == name and self.epoch == 2 and not self._died():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.behave.get("large") == name and self.epoch == 2 and (self.micro_batch or 64) > 16:
+            raise torch.OutOfMemoryError("planted")
         score = quality(self.document) * (1 - math.exp(-3 * self.epoch / self.epochs))
         if self.behave.get("nan") == name and self.epoch == 2:
             score = math.nan
@@ -132,11 +144,15 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--behave", default="{}")
-    parser.add_argument("--retries", type=int, default=3)
+    parser.add_argument("--worker", type=int, default=3, help="losses of a worker without progress")
+    parser.add_argument("--hang-after", type=float)
+    parser.add_argument("--keep", type=int, default=0)
+    parser.add_argument("--wave", type=int, default=500)
+    parser.add_argument("--address")
     parser.add_argument("--checkpoint-seconds", type=float, default=0.0)
     args = parser.parse_args()
 
-    from mmsearch.search import cluster, runner
+    from mmsearch.search import cluster, losses, runner
     from mmsearch.search.trial import Trial
 
     class StandInTrial(Trial):
@@ -147,17 +163,21 @@ def main() -> None:
     with cluster.quiet(args.run / "logs" / "ray.log") as out, Journal(args.run) as journal:
         study = Study(make_space(args.run, args.epochs), journal)
         started = time.monotonic()
-        resources = cluster.connect(cpus_per_trial=0.5, gpus_per_trial=0)
+        resources = cluster.connect(args.address, cpus_per_trial=0.5, gpus_per_trial=0)
         resources.concurrent = args.slots
         connected = time.monotonic()
         try:
             runner.run(
                 make_sources(study, args.trials, args.seeds), study, args.run, resources,
-                retries=args.retries, checkpoint_seconds=args.checkpoint_seconds, trial_class=StandInTrial,
+                keep=args.keep, hang_after=args.hang_after, limits={**losses.LIMITS, "worker": args.worker},
+                checkpoint_seconds=args.checkpoint_seconds, wave=args.wave, trial_class=StandInTrial,
             )  # fmt: skip
         except runner.Interrupted as error:
             print(error, file=out)
             sys.exit(3)
+        except StorageError as error:
+            print(error, file=out)
+            sys.exit(2)
         finally:
             cluster.disconnect()
         print(f"connect {connected - started:.1f} run {time.monotonic() - connected:.1f}", file=out)

@@ -14,7 +14,8 @@ from mmsearch.batch import Modality
 from mmsearch.encoders import ENCODERS, Encoder
 from mmsearch.errors import MMSearchError
 from mmsearch.knobs import knob
-from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource, finalists
+from mmsearch.search.finalists import finalists
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space, is_ensemble
 from mmsearch.training import trial_id
 
