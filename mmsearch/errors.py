@@ -14,6 +14,10 @@ class MMSearchError(Exception):
     """
 
 
+class StorageError(MMSearchError):
+    """A disk is full, or a run's folder is gone or not writable; what was written before is whole."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`"; did you mean 'ogm'?"` where a known name is close, else the list of known names.
 

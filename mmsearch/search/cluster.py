@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +18,9 @@ from ray._private.state import state
 from mmsearch.errors import MMSearchError
 
 _REFRESH_S = 5.0
+
+SHAPES = 3
+"""Resource shapes of a sweep at most: a worker is used again only by trials of its own shape, and starts slowly."""
 
 _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -31,50 +34,80 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass
 class Resources:
-    """What one trial gets.
+    """What a trial gets.
 
     Attributes:
         cpus: processor cores; also the threads of its training.
-        gpus: GPUs; a share below 1 lets trials share one.
+        gpus: GPUs; a share below 1 lets trials share one, each with that share of its memory.
         concurrent: trials at once; None for as many as the cluster has room for now.
+        by_method: GPUs of the trials of a method, where they are not `gpus`.
+
+    Raises:
+        MMSearchError: more than :data:`SHAPES` different shapes.
     """
 
     cpus: float = 1.0
     gpus: float = 0.0
     concurrent: int | None = None
-    _slots: int = dataclasses.field(default=0, init=False)
+    by_method: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    _nodes: list[dict[str, float]] = dataclasses.field(default_factory=list, init=False)
     _counted: float = dataclasses.field(default=-_REFRESH_S, init=False)
+
+    def __post_init__(self) -> None:
+        shapes = sorted({self.gpus, *self.by_method.values()})
+        if len(shapes) > SHAPES:
+            named = ", ".join(f"{g:g}" for g in shapes)
+            raise MMSearchError(f"--gpus-per-trial: {named} are {len(shapes)} shapes; a sweep has at most {SHAPES}")
 
     @property
     def device(self) -> str:
-        """Where the trial trains."""
+        """Where trials train."""
         return "cuda" if self.gpus else "cpu"
 
-    def bundle(self) -> dict[str, float]:
-        """As Ray takes it."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+    def bundle(self, method: str | None = None) -> dict[str, float]:
+        """As Ray takes it: that of a method's trials, or what every other trial gets."""
+        gpus = self.gpus if method is None else self.by_method.get(method, self.gpus)
+        return {"CPU": self.cpus} | ({"GPU": gpus} if gpus else {})
 
     def slots(self) -> int:
         """How many trials may run at once, at least one."""
         if self.concurrent is not None:
             return self.concurrent
+        smallest = self.bundle() | ({"GPU": min(self.gpus, *self.by_method.values())} if self.by_method else {})
+        return max(1, sum(_fit(node, smallest) for node in self._alive()))
+
+    def room(self, running: Collection[str]) -> bool:
+        """Whether one more trial may be begun beside those of these methods.
+
+        With several shapes one that is too large for what is left may wait for others to end.
+        """
+        if len(running) >= self.slots():
+            return False
+        if not self.by_method or self.concurrent is not None or not running:
+            return True
+        used = sum(self.bundle(m).get("GPU", 0.0) for m in running)
+        return used + min(self.gpus, *self.by_method.values()) <= sum(n.get("GPU", 0.0) for n in self._alive())
+
+    def _alive(self) -> list[dict[str, float]]:
         if time.monotonic() - self._counted >= _REFRESH_S:
-            nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-            self._slots = max(1, sum(self._fit(node) for node in nodes))
+            self._nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
             self._counted = time.monotonic()
-        return self._slots
-
-    def _fit(self, node: dict[str, float]) -> int:
-        return int(min(node.get(key, 0.0) // need for key, need in self.bundle().items() if need))
+        return self._nodes
 
 
-def connect(address: str | None = None, cpus_per_trial: float = 1.0, gpus_per_trial: float | None = None) -> Resources:
+def _fit(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    return int(min((node.get(key, 0.0) + 1e-6) // need for key, need in bundle.items() if need))
+
+
+def connect(
+    address: str | None = None, cpus_per_trial: float = 1.0, gpus_per_trial: float | str | None = None
+) -> Resources:
     """Starts Ray on this machine, or connects to a running cluster, and checks that a trial fits.
 
     Args:
         address: of a running cluster; None for this machine alone.
         cpus_per_trial: processor cores.
-        gpus_per_trial: None for one where the cluster has any.
+        gpus_per_trial: None or `auto` for one where the cluster has any.
 
     Raises:
         MMSearchError: no cluster there, or no machine of it can hold a trial.
@@ -93,7 +126,7 @@ def connect(address: str | None = None, cpus_per_trial: float = 1.0, gpus_per_tr
             raise MMSearchError(f"Ray at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     most = state.get_max_resources_from_cluster_config() or {}
-    if gpus_per_trial is None:
+    if gpus_per_trial is None or isinstance(gpus_per_trial, str):
         gpus_per_trial = 1.0 if any(n.get("GPU", 0) for n in nodes) or most.get("GPU") else 0.0
     resources = Resources(cpus_per_trial, gpus_per_trial)
     for key, asked in resources.bundle().items():

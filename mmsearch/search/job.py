@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import json
+import os
 import shutil
 import time
 import traceback
@@ -11,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
-from mmsearch.files import write_text
+from mmsearch.files import storage_trouble, write_text
 from mmsearch.search.journal import Event
 from mmsearch.training import EpochResult, Evaluation, train
 
@@ -26,6 +31,7 @@ class Run(Protocol):
 
     epoch: int
     ticks: int
+    on_step: Callable[[], None]
 
     def __next__(self) -> EpochResult: ...
 
@@ -46,9 +52,15 @@ class Run(Protocol):
         ...
 
 
-def training(document: Mapping[str, Any], data: Path, teachers: Mapping[str, Path], device: str) -> Run:
+OpenRun = Callable[[Mapping[str, Any], Path, Mapping[str, Path], str, int | None], Run]
+"""Makes a training run of document, `data.json`, teachers, device and micro-batch."""
+
+
+def training(
+    document: Mapping[str, Any], data: Path, teachers: Mapping[str, Path], device: str, micro_batch: int | None
+) -> Run:
     """The run of a document on the clips that `data` (a `data.json`) refers to."""
-    return train(document, clips(str(data)), teachers=teachers, device=device)
+    return train(document, clips(str(data)), teachers=teachers, device=device, micro_batch=micro_batch)
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,7 +77,7 @@ def trial_dir(run_dir: Path, trial_id: str) -> Path:
 
 
 def weights_dir(run_dir: Path, trial_id: str) -> Path:
-    """The final model of a teacher or a confirmation."""
+    """The final model of a trial."""
     return trial_dir(run_dir, trial_id) / "weights"
 
 
@@ -74,10 +86,15 @@ def log_file(run_dir: Path, trial_id: str) -> Path:
     return run_dir / "logs" / f"{trial_id}.log"
 
 
-def tidy(run_dir: Path, trial_id: str, state: str) -> None:
-    """Removes what a finished trial needs no more: all but the model and figures of a complete one."""
+def heartbeat(run_dir: Path, trial_id: str) -> Path:
+    """A file whose time of change is when the trial's worker last did something."""
+    return trial_dir(run_dir, trial_id) / "heartbeat"
+
+
+def tidy(run_dir: Path, trial_id: str, *, keep: bool) -> None:
+    """Removes what a finished trial needs no more: everything, or with `keep` all but its model and figures."""
     folder = trial_dir(run_dir, trial_id)
-    kept = {"weights", _SELECT} if state == "complete" else set()
+    kept = {"weights", _SELECT} if keep else set()
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if path.name in kept:
             continue
@@ -87,6 +104,14 @@ def tidy(run_dir: Path, trial_id: str, state: str) -> None:
             path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator, of a GPU or of the processor, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(text in str(error) for text in ("can't allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED"))
+    )
 
 
 _CHECKPOINTS, _EPOCHS, _SELECT = "checkpoint", "epochs.jsonl", "select.json"
@@ -102,9 +127,10 @@ class Job:
     Args:
         run_dir: the run's folder.
         trial_id: the trial.
-        stage: of a `teacher` or a `confirm` trial the model is kept, of the latter also its figures on select.
+        stage: of a `confirm` trial the figures on select are kept beside the model.
         document: resolved.
         device: `cpu`, `cuda`, …
+        micro_batch: clips a forward pass; None for the whole batch. It is halved where that does not fit in memory.
         checkpoint_seconds: see :data:`CHECKPOINT_SECONDS`.
         open_run: makes the training run.
     """
@@ -117,55 +143,94 @@ class Job:
         document: dict[str, Any],
         *,
         device: str = "auto",
+        micro_batch: int | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        open_run: Callable[[Mapping[str, Any], Path, Mapping[str, Path], str], Run] = training,
+        open_run: OpenRun = training,
     ) -> None:
         self.run_dir = run_dir
         self.trial_id = trial_id
         self.stage = stage
         self.document = document
         self.device = device
+        self.micro_batch = micro_batch
         self._every = checkpoint_seconds
         self._open_run = open_run
         self._run: Run | None = None
         self._over = False
         self._saved_ticks = 0
         self._saved_at = time.monotonic()
+        self._beaten = 0.0
         self._dir = trial_dir(run_dir, trial_id)
 
     def step(self) -> list[Event]:
-        """Opens the run (first call) or trains one epoch.
+        """Opens the run (first call, or after `halved`) or trains one epoch.
 
         Returns:
             Events for the journal: `started` and the epochs already done; then `epoch`, `checkpointed` and last
-            `finished` (with the figures on select) or `failed` (with the reason; the traceback is in the log).
+            `finished` (with the figures on select), `failed` (with the reason; the traceback is in the log) or
+            `storage` (the trial can go on once the reason is mended). In between `halved`: the batch did not fit in
+            memory and the trial goes on from its checkpoint with half the micro-batch.
         """
         try:
             return list(self._start() if self._run is None else self._epoch(self._run))
         except Exception as error:
-            self._over = True
-            log = log_file(self.run_dir, self.trial_id)
-            log.parent.mkdir(exist_ok=True)
-            with log.open("a") as file:
-                traceback.print_exc(file=file)
-            reason = str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}"
-            return [{"event": "failed", "reason": reason}]
+            return [self._trouble(error)]
 
     def close(self) -> None:
         """Keeps what has been done since the last checkpoint, where the trial still runs."""
         run = self._run
         if run is not None and not self._over and run.ticks > self._saved_ticks and self._dir.is_dir():
-            self._save(run)
+            with contextlib.suppress(OSError, MMSearchError):
+                self._save(run)
+
+    def _trouble(self, error: Exception) -> Event:
+        fits_not = self._run is not None and out_of_memory(error)
+        reason = str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}"
+        try:
+            storage = storage_trouble(error, self.run_dir)
+            self._log()
+        except OSError as second:
+            storage = storage_trouble(second, self.run_dir) or str(second)
+        if storage is not None:
+            self._over = True
+            return {"event": "storage", "reason": storage}
+        if fits_not:
+            self._run = None
+            size = self.micro_batch or self.document["batch_size"]
+            if size > 1:
+                self.micro_batch = -(-size // 2)
+                return {"event": "halved", "micro_batch": self.micro_batch, "reason": reason}
+            reason = f"one clip does not fit in memory ({reason})"
+        self._over = True
+        return {"event": "failed", "reason": reason}
+
+    def _log(self) -> None:
+        log = log_file(self.run_dir, self.trial_id)
+        log.parent.mkdir(exist_ok=True)
+        with log.open("a") as file:
+            traceback.print_exc(file=file)
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten >= 1.0:
+            heartbeat(self.run_dir, self.trial_id).touch()
+            self._beaten = time.monotonic()
 
     def _start(self) -> Iterator[Event]:
-        run = self._open_run(self.document, self.run_dir / "data.json", self._teachers(), self.device)
+        if not self.run_dir.is_dir():
+            raise FileNotFoundError(self.run_dir)
         self._dir.mkdir(parents=True, exist_ok=True)
+        self._beat()
+        if self.micro_batch is not None:
+            gc.collect()
+            torch.cuda.empty_cache()
+        run = self._open_run(self.document, self.run_dir / "data.json", self._teachers(), self.device, self.micro_batch)
+        run.on_step = self._beat
         for newest in sorted(self._checkpoints(), reverse=True)[:1]:
             run.restore(self._dir / _CHECKPOINTS / str(newest))
         self._saved_ticks = run.ticks
         self._run = run
         done = [e for e in self._past() if e["epoch"] <= run.epoch]
-        (self._dir / _EPOCHS).write_text("".join(json.dumps(e) + "\n" for e in done))
+        write_text(self._dir / _EPOCHS, "".join(json.dumps(e) + "\n" for e in done))
         yield {"event": "started", "epoch": run.epoch}
         yield from done
 
@@ -184,9 +249,10 @@ class Job:
             with (self._dir / _EPOCHS).open("a") as file:
                 file.write(json.dumps(event) + "\n")
             yield event
+        self._beat()
         if result.final:
-            self._over = True
             yield {"event": "finished", "select": self._keep(run)}
+            self._over = True
         elif time.monotonic() - self._saved_at >= self._every:
             self._save(run)
             yield {"event": "checkpointed", "epoch": run.epoch}
@@ -206,6 +272,7 @@ class Job:
         older = [self._dir / _CHECKPOINTS / str(ticks) for ticks in self._checkpoints()]
         fresh, final = self._dir / _CHECKPOINTS / "fresh", self._dir / _CHECKPOINTS / str(run.ticks)
         run.save(fresh)
+        _through(self._dir / _EPOCHS)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         for path in older:
@@ -222,8 +289,7 @@ class Job:
                 return
 
     def _keep(self, run: Run) -> dict[str, Any] | None:
-        if self.stage in ("teacher", "confirm"):
-            run.save_weights(self._dir / "weights")
+        run.save_weights(self._dir / "weights")
         if self.stage != "confirm":
             return None
         select = run.evaluate("select")
@@ -237,6 +303,13 @@ class Job:
         }
         write_text(self._dir / _SELECT, json.dumps({**figures, **clip_wise}))
         return figures
+
+
+def _through(path: Path) -> None:
+    """Waits until the disk has a file, where there is one."""
+    if path.exists():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Any]:

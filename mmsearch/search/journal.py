@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MMSearchError, StorageError
 
 FILE, _LOCK = "journal.jsonl", "journal.lock"
 
@@ -39,27 +40,45 @@ class Journal:
         self._watchers: list[Callable[[Event], None]] = []
         self._file: IO[bytes] | None = None
         self._lock: IO[bytes] | None = None
+        self._length = 0
         self.events: list[Event] = []
         if run_dir is not None:
             run_dir = Path(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(run_dir)
             self.events, length = _read(run_dir / FILE)
-            self._file = (run_dir / FILE).open("ab")
+            self._file = (run_dir / FILE).open("ab", buffering=0)
             self._file.truncate(length)
+            self._length = length
             _sync_folder(run_dir)
         self.append({"event": "opened"})
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Writes an event through to the disk, then tells whoever subscribed. Numbers that JSON lacks become null."""
+        """Writes an event through to the disk, then tells whoever subscribed. Numbers that JSON lacks become null.
+
+        Raises:
+            StorageError: the disk is full or gone; the file then ends with the event before.
+        """
         line: Event = _plain({"event": event["event"], "time": time.time(), **event})
         if self._file is not None:
-            self._file.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._write(self._file, json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
         self.events.append(line)
         for watcher in self._watchers:
             watcher(line)
+
+    def _write(self, file: IO[bytes], text: bytes) -> None:
+        try:
+            written = 0
+            while written < len(text):
+                written += file.write(text[written:])
+            os.fsync(file.fileno())
+        except OSError as e:
+            with contextlib.suppress(OSError):
+                file.truncate(self._length)
+            raise StorageError(f"{file.name}: {(e.strerror or str(e)).lower()}") from e
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise StorageError(f"{file.name}: the file is gone")
+        self._length += len(text)
 
     def subscribe(self, watcher: Callable[[Event], None]) -> None:
         """Calls `watcher` with every event appended from now on."""

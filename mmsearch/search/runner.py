@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,18 +19,20 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MMSearchError, StorageError
+from mmsearch.files import storage_trouble
 from mmsearch.search.cluster import Resources
-from mmsearch.search.job import CHECKPOINT_SECONDS, clips, figures_of, log_file, tidy, weights_dir
+from mmsearch.search.job import CHECKPOINT_SECONDS, clips, figures_of, heartbeat, log_file, tidy, weights_dir
 from mmsearch.search.journal import Event
+from mmsearch.search.losses import LIMITS, is_bug, kind_of, verdict
 from mmsearch.search.sources import Signal, Source
 from mmsearch.search.study import Study
 from mmsearch.search.trial import Trial
 from mmsearch.search.trials import TrialRecord, TrialTable
 from mmsearch.training import evaluate
 
-RETRIES = 3
-"""How often a trial goes on elsewhere after its worker was lost."""
+WAVE = 500
+"""Trials after which Ray Tune is begun afresh: it keeps what it knows of a trial for as long as it runs."""
 
 
 class Interrupted(MMSearchError):
@@ -41,54 +45,70 @@ def run(
     run_dir: Path,
     resources: Resources,
     *,
-    retries: int = RETRIES,
+    keep: int = 0,
+    hang_after: float | None = None,
+    limits: Mapping[str, float] = LIMITS,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    wave: int = WAVE,
     trial_class: type[Trial] = Trial,
 ) -> None:
     """Runs everything that a source has to ask; Ray must be connected.
 
     Trials that the journal has as asked and not told come first, under their own identity and from their own
-    checkpoints. What Ray writes goes to a folder of its own that is never read and is removed at the end.
+    checkpoints; a trial whose worker was lost comes again in the same way. What Ray writes goes to a folder of its own
+    that is never read and is removed at the end.
 
     Args:
         source: what to run.
         study: on the run's open journal.
         run_dir: the run's folder, which every worker can reach.
         resources: of a trial.
-        retries: see :data:`RETRIES`.
+        keep: models of search trials kept beside those of the best and the last.
+        hang_after: seconds without a step, an evaluation or a report after which a trial's worker is killed; None
+            for no limit.
+        limits: how often a trial goes on after each kind of loss; see :data:`mmsearch.search.losses.LIMITS`.
         checkpoint_seconds: how old a trial's checkpoint may get before an epoch's end writes a new one.
+        wave: see :data:`WAVE`.
         trial_class: the trainable; tests put a subclass here.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM. A second one ends the process at once.
+        StorageError: a disk is full, or the run's folder is gone; the journal is whole and the run can be resumed.
     """
     run_dir = Path(run_dir).resolve()
     scratch = run_dir / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
-    desk = _Desk(source, study, run_dir, resources, checkpoint_seconds)
+    desk = _Desk(source, study, run_dir, resources, keep, hang_after, limits, checkpoint_seconds, wave)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots())
     with _Interruption() as interruption:
         try:
-            tune.Tuner(
-                trial_class,
-                tune_config=tune.TuneConfig(
-                    search_alg=_Searcher(desk),
-                    scheduler=_Scheduler(desk),
-                    num_samples=-1,
-                    reuse_actors=True,
-                    trial_name_creator=_name,
-                    trial_dirname_creator=_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=uuid.uuid4().hex,
-                    storage_path=str(scratch),
-                    failure_config=tune.FailureConfig(max_failures=retries),
-                    stop=_Stopper(interruption.asked),
-                    verbose=0,
-                ),
-            ).fit()
+            while not (desk.finished or desk.stopped or interruption.asked):
+                desk.begin()
+                with desk.guarded():
+                    tune.Tuner(
+                        trial_class,
+                        tune_config=tune.TuneConfig(
+                            search_alg=_Searcher(desk),
+                            scheduler=_Scheduler(desk),
+                            num_samples=-1,
+                            reuse_actors=True,
+                            trial_name_creator=_name,
+                            trial_dirname_creator=_folder,
+                        ),
+                        run_config=tune.RunConfig(
+                            name=uuid.uuid4().hex,
+                            storage_path=str(scratch),
+                            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                            stop=_Stopper(desk, interruption.asked),
+                            verbose=0,
+                        ),
+                    ).fit()
+                if not desk.begun:
+                    break
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        if desk.stopped is not None:
+            raise desk.stopped
         if interruption.asked:
             raise Interrupted(f"{run_dir}: stopped; what was done is kept")
     left = study.unfinished()
@@ -102,7 +122,7 @@ def read_test(run_dir: Path, trial_ids: list[str], resources: Resources) -> dict
     Returns:
         Per trial `accuracy`, `macro_f1` and `unimodal`.
     """
-    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": RETRIES}
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 3}
     task = ray.remote(_read_test).options(**options)
     results = ray.get([task.remote(str(Path(run_dir).resolve()), i) for i in trial_ids])
     return dict(zip(trial_ids, results, strict=True))
@@ -114,36 +134,93 @@ def _read_test(run_dir: str, trial_id: str) -> dict[str, Any]:
 
 
 class _Desk:
-    """What searcher and scheduler share: the study, the source and which trials run."""
+    """What searcher, scheduler and stopper share: the study, the source and which trials run.
+
+    Attributes:
+        begun: trials of this wave.
+        finished: whether the source has nothing more to ask and everything asked is told.
+        stopped: why nothing more can be done, where the storage has failed.
+    """
 
     def __init__(
-        self, source: Source, study: Study, run_dir: Path, resources: Resources, checkpoint_seconds: float
+        self,
+        source: Source,
+        study: Study,
+        run_dir: Path,
+        resources: Resources,
+        keep: int,
+        hang_after: float | None,
+        limits: Mapping[str, float],
+        checkpoint_seconds: float,
+        wave: int,
     ) -> None:
         self.source = source
         self.study = study
         self.run_dir = run_dir
         self.resources = resources
+        self.keep = keep
+        self.hang_after = hang_after
+        self.limits = limits
         self.checkpoint_seconds = checkpoint_seconds
+        self.wave = wave
         self.running: dict[str, str] = {}
         self.again = study.unfinished()
+        self.finished = False
+        self.stopped: StorageError | None = None
+        self.begun = 0
+        self._beats: dict[str, tuple[int, float]] = {}
+        self._hung: set[str] = set()
+        self._watched = 0.0
+        told = [e["trial_id"] for e in study.journal.events if e["event"] == "told"]
+        self._kept = _worth_keeping([study.records[i] for i in told], keep)
         for record in study.records.values():
             if record.finished:
-                tidy(run_dir, record.trial_id, record.state)
+                self._tidy(record)
         study.journal.subscribe(TrialTable(run_dir, study.records))
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray pickles searcher and scheduler into a file that nobody reads."""
+        """Ray pickles searcher, scheduler and stopper into files that nobody reads."""
         return object, ()
+
+    def begin(self) -> None:
+        """A new wave begins."""
+        self.begun = 0
+        self.running = {}
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Where the storage fails, nothing more is begun and everything ends; other errors pass."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error) if isinstance(error, StorageError) else storage_trouble(error, self.run_dir)
+            if reason is None and self.stopped is None:
+                raise
+            self.stop(reason or "")
+
+    def stop(self, reason: str) -> None:
+        """Nothing more can be written."""
+        if self.stopped is None:
+            self.stopped = StorageError(f"{reason}; once that is mended, go on with: mmsearch resume {self.run_dir}")
 
     def next(self, ray_id: str) -> dict[str, Any] | str | None:
         """The configuration of the next trial."""
-        if len(self.running) >= self.resources.slots():
+        with self.guarded():
+            if self.stopped is None:
+                return self._next(ray_id)
+        return Searcher.FINISHED
+
+    def _next(self, ray_id: str) -> dict[str, Any] | str | None:
+        if not self.resources.room([self.study.records[i].method for i in self.running.values()]):
             return None
+        if self.begun >= self.wave:
+            return None if self.running else Searcher.FINISHED
         if self.again:
             return self._config(ray_id, self.again.pop(0))
         answer = self.source.next()
         if answer is Signal.FINISHED:
-            return Searcher.FINISHED
+            self.finished = not self.running
+            return None if self.running else Searcher.FINISHED
         if answer is Signal.WAIT:
             if not self.running:
                 raise RuntimeError("the source of trials waits although nothing runs")
@@ -152,6 +229,7 @@ class _Desk:
         return self._config(ray_id, self.study.records[answer.trial_id])
 
     def _config(self, ray_id: str, record: TrialRecord) -> dict[str, Any]:
+        self.begun += 1
         self.running[ray_id] = record.trial_id
         return {
             "run": str(self.run_dir),
@@ -159,12 +237,19 @@ class _Desk:
             "stage": record.stage,
             "document": record.document,
             "device": self.resources.device,
-            "resources": self.resources.bundle(),
+            "micro_batch": record.micro_batch,
+            "resources": self.resources.bundle(record.method),
             "checkpoint_seconds": self.checkpoint_seconds,
         }
 
     def take(self, trial_id: str, events: list[Event]) -> bool:
-        """Passes a worker's events on to the study; says whether the trial is over."""
+        """Passes a worker's events on to the study; says whether the trial is over here."""
+        with self.guarded():
+            if self.stopped is None:
+                return self._take(trial_id, events)
+        return True
+
+    def _take(self, trial_id: str, events: list[Event]) -> bool:
         study, record = self.study, self.study.records[trial_id]
         for event in events:
             kind = event["event"]
@@ -177,19 +262,97 @@ class _Desk:
                 study.report(trial_id, fields)
             elif kind == "checkpointed":
                 study.checkpointed(trial_id, event["epoch"])
+            elif kind == "halved":
+                study.halved(trial_id, **fields)
+            elif kind == "storage":
+                self.stop(event["reason"])
+                return True
             else:
-                self.tell(trial_id, "complete" if kind == "finished" else "failed", **fields)
+                study.tell(trial_id, "complete" if kind == "finished" else "failed", **fields)
         if record.finished:
             self._close(record)
         return record.finished
 
-    def tell(self, trial_id: str, state: str, **fields: Any) -> None:
-        """Ends a trial."""
-        self._close(self.study.tell(trial_id, state, **fields))
+    def lost(self, trial_id: str, text: str) -> None:
+        """A trial's worker is gone, of which Ray says `text`."""
+        with self.guarded():
+            record = self.study.records[trial_id]
+            if self.stopped is not None or record.finished:
+                return
+            log = log_file(self.run_dir, trial_id)
+            log.parent.mkdir(exist_ok=True)
+            with log.open("a") as file:
+                file.write(text)
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            reason = lines[1] if len(lines) > 1 else "the worker was lost"
+            if is_bug(text):
+                self.study.tell(trial_id, "failed", reason=lines[-1])
+                self._close(record)
+                return
+            kind = "hang" if trial_id in self._hung else kind_of(text)
+            self._hung.discard(trial_id)
+            self.study.lost(trial_id, kind, reason)
+            if record.stuck(kind) > self.limits[kind]:
+                self.study.tell(trial_id, "failed", reason=verdict(kind, record.stuck(kind)))
+                self._close(record)
+
+    def left(self, ray_id: str, error: bool) -> None:
+        """Ray is done with a trial of its own; where that was a loss, the trial comes again."""
+        trial_id = self.running.pop(ray_id, None)
+        if trial_id is None:
+            return
+        self._beats.pop(trial_id, None)
+        record = self.study.records[trial_id]
+        if error and not record.finished:
+            self.again.insert(0, record)
+
+    def watch(self, trials: Iterable[Any]) -> None:
+        """Kills the workers of which nothing has been heard for too long."""
+        now = time.monotonic()
+        if self.hang_after is None or now - self._watched < min(1.0, self.hang_after / 4):
+            return
+        self._watched = now
+        for trial in trials:
+            trial_id, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
+            if trial.status != "RUNNING" or actor is None or trial_id in self._hung:
+                continue
+            beat = _changed(heartbeat(self.run_dir, trial_id))
+            known = self._beats.get(trial_id)
+            if known is None or known[0] != beat:
+                self._beats[trial_id] = beat, now
+            elif now - known[1] > self.hang_after:
+                self._hung.add(trial_id)
+                ray.kill(actor)
 
     def _close(self, record: TrialRecord) -> None:
-        tidy(self.run_dir, record.trial_id, record.state)
+        before = self._kept
+        self._kept = _worth_keeping([*(self.study.records[i] for i in before), record], self.keep)
+        for trial_id in {*before, record.trial_id}:
+            self._tidy(self.study.records[trial_id])
         self.source.told(record)
+
+    def _tidy(self, record: TrialRecord) -> None:
+        needed = record.state == "complete" and record.stage in ("teacher", "confirm")
+        tidy(self.run_dir, record.trial_id, keep=needed or record.trial_id in self._kept)
+
+
+def _worth_keeping(told: Iterable[TrialRecord], keep: int) -> list[str]:
+    """The search trials whose models stay: the last that ran to its end, the best, and the `keep` next to it.
+
+    Args:
+        told: in the order in which they were told, which that of the answer follows.
+        keep: how many beside the best and the last.
+    """
+    complete = [r for r in told if r.state == "complete" and r.stage == "search"]
+    best = sorted(complete, key=lambda r: -(r.score or 0.0))[: 1 + keep]
+    return [r.trial_id for r in complete if r in best or r is complete[-1]]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 class _Searcher(Searcher):
@@ -203,10 +366,7 @@ class _Searcher(Searcher):
         return self._desk.next(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        ours = self._desk.running.pop(trial_id, None)
-        if error and ours is not None and not self._desk.study.records[ours].finished:
-            record = self._desk.study.records[ours]
-            self._desk.tell(ours, "failed", reason=f"its worker was lost {record.retries} times; see the log")
+        self._desk.left(trial_id, error)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         pass
@@ -225,30 +385,29 @@ class _Scheduler(FIFOScheduler):
         super().__init__()
         self._desk = desk
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        self._desk.watch(tune_controller.get_live_trials())
+        return super().choose_trial_to_run(tune_controller)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         over = self._desk.take(trial.config["trial_id"], result["events"])
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        trial_id = trial.config["trial_id"]
         text = Path(trial.error_file).read_text() if trial.error_file else ""
-        log = log_file(self._desk.run_dir, trial_id)
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a") as file:
-            file.write(text)
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        self._desk.study.lost(trial_id, lines[1] if len(lines) > 1 else "the worker was lost")
+        self._desk.lost(trial.config["trial_id"], text)
 
 
 class _Stopper(tune.Stopper):
-    def __init__(self, asked: list[bool]) -> None:
+    def __init__(self, desk: _Desk, asked: list[bool]) -> None:
+        self._desk = desk
         self._asked = asked
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return bool(self._asked)
+        return bool(self._asked) or self._desk.stopped is not None
 
 
 class _Interruption:
@@ -276,3 +435,8 @@ class _Interruption:
 
 def _name(trial: Any) -> str:
     return str(trial.config["trial_id"])
+
+
+def _folder(trial: Any) -> str:
+    """A trial that comes again has another folder of Ray's, where nothing is said of the loss before."""
+    return f"{_name(trial)}-{trial.trial_id}"

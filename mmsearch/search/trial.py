@@ -13,6 +13,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search.job import Job, Run, clips, training
+from mmsearch.search.shares import cap
 from mmsearch.training import Predictor, trial_id
 
 
@@ -44,7 +45,10 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called by Ray once an actor."""
-        torch.set_num_threads(max(1, int((config.get("resources") or {}).get("CPU", 1))))
+        resources = config.get("resources") or {}
+        torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
+        if torch.cuda.is_available():
+            cap(resources.get("GPU", 0.0))
         self._job = self._run = None
         if "run" in config:
             self._job = Job(
@@ -53,6 +57,7 @@ class Trial(tune.Trainable):
                 config["stage"],
                 config["document"],
                 device=config["device"],
+                micro_batch=config["micro_batch"],
                 checkpoint_seconds=config["checkpoint_seconds"],
                 open_run=self.open_run,
             )
@@ -104,7 +109,7 @@ class Trial(tune.Trainable):
         teachers = {u: Path(path) for u, path in config.get("teachers", {}).items()}
         document["teachers"] = {u: trial_id(Predictor.load(path).document) for u, path in teachers.items()}
         path = Path(config["data"])
-        return self.open_run({**document, "data": clips(str(path)).digest}, path, teachers, "auto")
+        return self.open_run({**document, "data": clips(str(path)).digest}, path, teachers, "auto", None)
 
 
 def trainable(method: str, fusion: str | None = None) -> type[Trial]:

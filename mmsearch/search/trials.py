@@ -34,6 +34,8 @@ class TrialRecord:
         reason: why it failed or was pruned.
         attempts: how often it was begun or gone on with.
         retries: how often its worker was lost.
+        losses: of each of them the kind and the epoch by then.
+        micro_batch: clips a forward pass, where the whole batch did not fit in memory.
         select, test: figures on the select and the test part, where they were read.
     """
 
@@ -54,6 +56,8 @@ class TrialRecord:
     reason: str | None = None
     attempts: int = 0
     retries: int = 0
+    losses: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    micro_batch: int | None = None
     select: dict[str, Any] | None = None
     test: dict[str, Any] | None = None
 
@@ -72,6 +76,10 @@ class TrialRecord:
         """Whether it belongs to the search: not a confirmation on other splits, nor a teacher that is none of it."""
         return self.document["fold"] == 0 and (self.stage != "teacher" or bool(self.params))
 
+    def stuck(self, kind: str) -> int:
+        """How often its worker was lost in this way since the trial last got further."""
+        return self.losses.count((kind, self.epoch))
+
     def to_line(self) -> dict[str, Any]:
         """As a line of `trials.jsonl`."""
         keys = ("trial_id", "state", "stage", "method", "fusion", "score", "cost_joint_epochs", "seconds", "reason")
@@ -81,6 +89,7 @@ class TrialRecord:
             "seed": self.document["seed"],
             "epochs": self.epoch,
             "retries": self.retries,
+            "micro_batch": self.micro_batch,
         }
 
 
@@ -107,6 +116,9 @@ def apply(records: Records, event: Event) -> None:
             record.curve.append((event["epoch"], event["score"]))
     elif kind == "lost":
         record.retries += 1
+        record.losses.append((event.get("kind", "worker"), record.epoch))
+    elif kind == "halved":
+        record.micro_batch = event["micro_batch"]
     elif kind == "told":
         _update(record, event, ("state", "score", "reason", "select"))
     elif kind == "test":

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -32,9 +32,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         with fresh.open("rb") as f:
             os.fsync(f.fileno())
         fresh.replace(path / _FILE)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
         fresh.unlink(missing_ok=True)
-        raise MMSearchError(f"{path}: cannot write ({e.strerror or e})") from e
+        raise MMSearchError(f"{path}: cannot write ({getattr(e, 'strerror', None) or e})") from e
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from mmsearch.data.clips import ClipData
 
 
+EVALUATED_AT_ONCE = 128
+"""Clips a forward pass of an evaluation; fewer where a micro-batch is given."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
     """What the loop yields after an epoch.
@@ -74,6 +78,9 @@ class Training(Iterator[EpochResult]):
         device: `auto`, `cpu`, `cuda`, …
         micro_batch: clips a forward pass, for a GPU too small for the batch; no effect on the effective batch.
 
+    Attributes:
+        on_step: called after every step.
+
     Raises:
         MMSearchError: the document does not fit the data, or a teacher is missing.
     """
@@ -98,6 +105,7 @@ class Training(Iterator[EpochResult]):
         self.method = self.predictor.method
         self.epoch = 0
         self.ticks = 0
+        self.on_step: Callable[[], None] = lambda: None
         self.meter = CostMeter()
         self._seconds = 0.0
         self._joint_flops: float | None = None
@@ -110,6 +118,7 @@ class Training(Iterator[EpochResult]):
         fold = self.document["fold"]
         self.rows = data.part("fit" if self.document["held"] else "train", fold)
         self._train_size = len(data.part("train", fold))
+        self.clips_at_once = EVALUATED_AT_ONCE if micro_batch is None else min(EVALUATED_AT_ONCE, 2 * micro_batch)
         self.context = StepContext(self, self._load_teachers(teachers or {}), micro_batch)
         with self._private_randomness("start"):
             self.method.on_run_start(self.context)
@@ -173,6 +182,8 @@ class Training(Iterator[EpochResult]):
         held = self._fit_post_hoc()
         result = self.evaluate("val")
         metrics |= result.metrics("val")
+        if final:
+            metrics["parameters"] = self.model.size()
         if final and held is not None:
             scores = post_hoc(self.document["post_hoc"], held, result)
             metrics |= {f"val/accuracy/fusion/{name}": a for name, a in scores.items()}
@@ -220,6 +231,7 @@ class Training(Iterator[EpochResult]):
                 with self.meter.count(f"{stage.name}/{self.method.kind(ctx)}", len(batch), mine.stop - mine.start):
                     loss_sum += self.method.step(ctx, batch) * len(batch)
                 done += len(batch)
+                self.on_step()
         return {"train/loss": float(loss_sum) / max(done, 1), "train/lr": ctx.learning_rate, **ctx.signals()}
 
     def steps(self, stage: Stage, position: int, length: int) -> Generator[Batch, None, None]:
@@ -307,7 +319,7 @@ class Training(Iterator[EpochResult]):
 
     def evaluate(self, part: str) -> Evaluation:
         """Evaluates the model as it is on `train`, `val`, `select`, `test` or `held`."""
-        return evaluate(self.predictor, self.data, part)
+        return evaluate(self.predictor, self.data, part, batch_size=self.clips_at_once)
 
     def save(self, path: Path) -> None:
         """Writes the whole state as a directory, replacing an older one in one step."""
@@ -602,7 +614,7 @@ class StepContext:
         """Predictions in evaluation mode."""
         run = self._run
         rows = self._rows_of(part) if rows is None else rows
-        batches = run.data.batches(rows, 128, run.predictor.views(training=False), device=run.device)
+        batches = run.data.batches(rows, run.clips_at_once, run.predictor.views(training=False), device=run.device)
         with contextlib.closing(batches):
             for batch in batches:
                 with run.meter.count("scan", len(batch)):

@@ -31,8 +31,8 @@ def data() -> ClipData:
 
 @pytest.fixture
 def opened(data: ClipData):
-    def open_run(document, path, teachers, device):
-        return train(document, data, teachers=teachers, device="cpu")
+    def open_run(document, path, teachers, device, micro_batch):
+        return train(document, data, teachers=teachers, device="cpu", micro_batch=micro_batch)
 
     return open_run
 
@@ -49,6 +49,7 @@ def finish(job: Job) -> list[dict]:
 
 
 def job(run: Path, doc: dict, opened, stage: str = "confirm", **options: object) -> Job:
+    run.mkdir(exist_ok=True)
     return Job(run, trial_id(doc), stage, doc, open_run=opened, **options)
 
 
@@ -79,7 +80,7 @@ def test_checkpoints_by_time_and_one_at_a_time(tmp_path: Path, data: ClipData, o
     events = [e["event"] for _ in range(3) for e in eager.step()]
     assert events == ["started", "epoch", "checkpointed", "epoch", "checkpointed"]
     assert [p.name for p in (trial_dir(tmp_path, trial_id(doc)) / "checkpoint").iterdir()] == ["2"]
-    tidy(tmp_path, trial_id(doc), "pruned")
+    tidy(tmp_path, trial_id(doc), keep=False)
     eager.close()
     assert not trial_dir(tmp_path, trial_id(doc)).exists(), "a finished trial leaves nothing when its actor ends"
 

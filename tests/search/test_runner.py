@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+import pytest
 
 from mmsearch.search.journal import read_events
 from mmsearch.search.trials import records
+from mmsearch.training import trial_id
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(run: Path, **options: object) -> subprocess.Popen[str]:
+def start(run: Path, environment: Mapping[str, str] = MappingProxyType({}), **options: object) -> subprocess.Popen[str]:
     arguments = [str(a) for k, v in options.items() for a in (f"--{k.replace('_', '-')}", v)]
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("driver.py")), str(run), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -119,21 +125,36 @@ def test_interrupted_and_killed_a_sweep_ends_as_if_nothing_had_happened(
     trained = Counter((run / "trained.log").read_text().splitlines())
     assert sum(trained.values()) - len(trained) <= 1, "only the epoch under way at the kill is trained again"
     assert len((run / "trials.jsonl").read_text().splitlines()) == len(told)
-    for folder in (p for p in (run / "trials").iterdir() if p.is_dir()):
+    assert kept_models(run) == expected_models(events)
+
+
+def kept_models(run: Path) -> set[str]:
+    """The trials that have a folder; nothing else may lie in one than a model and its figures."""
+    folders = [p for p in (run / "trials").iterdir() if p.is_dir()]
+    for folder in folders:
         assert {p.name for p in folder.iterdir()} <= {"weights", "select.json"}
-        assert told[folder.name].stage in ("teacher", "confirm")
+    return {p.name for p in folders}
+
+
+def expected_models(events: list[dict], keep: int = 0) -> set[str]:
+    """Every teacher and confirmation, the best search trials and the last."""
+    told = records(events)
+    order = [told[e["trial_id"]] for e in events if e["event"] == "told" and e["state"] == "complete"]
+    searched = [r for r in order if r.stage == "search"]
+    best = sorted(searched, key=lambda r: -r.score)[: keep + 1]
+    return {r.trial_id for r in [*best, searched[-1], *(r for r in order if r.stage != "search")]}
 
 
 def test_lost_workers_and_exceptions(tmp_path: Path) -> None:
     run = tmp_path / "run"
     behave = {"die": "ogm", "raise": "unimodal_teacher", "deadly": "joint"}
-    out = finish(start(run, trials=6, seeds=0, slots=2, retries=1, behave=json.dumps(behave)))
+    out = finish(start(run, trials=6, seeds=0, slots=2, worker=1, keep=2, behave=json.dumps(behave)))
     assert len(out.splitlines()) == 1, "Ray has said nothing: " + out
 
     told = records(read_events(run))
     by_method = {m: [r for r in told.values() if r.method == m] for m in ("ogm", "joint", "unimodal_teacher")}
     lost = [r for r in by_method["ogm"] if r.retries]
-    assert len(lost) == 1 and lost[0].state == "complete"
+    assert len(lost) == 1 and lost[0].state == "complete" and lost[0].losses == [("worker", 1)]
     attempts = [e for e in read_events(run) if e["event"] == "started" and e["trial_id"] == lost[0].trial_id]
     assert [(e["attempt"], e["epoch"]) for e in attempts] == [(1, 0), (2, 1)]
     [deadly] = by_method["joint"]
@@ -143,6 +164,83 @@ def test_lost_workers_and_exceptions(tmp_path: Path) -> None:
     assert raised and all(r.state == "failed" and r.reason == "ValueError: planted" for r in raised)
     assert "Traceback" in (run / "logs" / f"{raised[0].trial_id}.log").read_text()
     assert all(r.finished for r in told.values()) and len(told) == 6
+    assert kept_models(run) == expected_models(read_events(run), keep=2)
+
+
+def test_hung_trials_and_batches_too_large_for_memory(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    behave = {"hang": "ogm", "freeze": "unimodal_teacher", "large": "joint"}
+    finish(start(run, trials=6, seeds=0, slots=2, hang_after=2, wave=3, behave=json.dumps(behave)))
+
+    told = records(read_events(run))
+    assert all(r.finished for r in told.values()) and len(told) == 6
+    for hung in (r for r in told.values() if r.method == "ogm"):
+        assert hung.state == "failed" and hung.losses == [("hang", 1)] * 2 and "it hung 2 times" in hung.reason
+    [frozen] = [r for r in told.values() if r.document["method"].get("teacher") == "umt"]
+    assert frozen.state == "complete" and frozen.losses == [("hang", 1)]
+    [large] = [r for r in told.values() if r.method == "joint"]
+    assert large.state == "complete" and large.micro_batch == 16 and not large.losses
+    assert [e["micro_batch"] for e in read_events(run) if e["event"] == "halved"] == [32, 16]
+    started = [e["epoch"] for e in read_events(run) if e["event"] == "started" and e["trial_id"] == large.trial_id]
+    assert started == [0, 1, 1], "from its checkpoint"
+    lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    assert {line["trial_id"]: line["micro_batch"] for line in lines}[large.trial_id] == 16
+    assert trial_id(large.document) == large.trial_id, "what a trial is does not depend on the memory of its machine"
+
+
+def test_a_machine_out_of_memory_is_a_loss_of_its_own_kind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    behave = {"sleep": 30}
+    environment = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    process = start(run, environment, trials=4, seeds=0, behave=json.dumps(behave))
+    wait_for(process, run, lambda events: kinds(events)["told"] == 1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    first = next(iter(records(read_events(run)).values()))
+    assert first.state == "failed" and first.losses == [("memory", 0)] * 4
+    assert "the machine ran out of memory" in first.reason
+
+
+def test_a_full_disk_ends_a_sweep_in_one_line_and_it_can_be_resumed(tmp_path: Path, small_disk: Path) -> None:
+    run, options = small_disk / "run", {"trials": 6, "seeds": 0, "epochs": 6, "behave": json.dumps({"sleep": 0.3})}
+    process = start(run, **options)
+    wait_for(process, run, amid_a_trial)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"\0" * 512):
+            pass
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, out
+    assert "no space left on device" in out and len(out.strip().splitlines()) == 1
+    assert f"mmsearch resume {run}" in out
+    filler.unlink()
+    before = read_events(run)
+    finish(start(run, **options))
+    told = records(read_events(run))
+    assert len(told) == 6 and all(r.state in ("complete", "pruned") for r in told.values())
+    assert read_events(run)[: len(before)] == before
+
+
+def test_a_run_folder_that_is_gone_ends_the_sweep(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, trials=6, seeds=0, epochs=6, behave=json.dumps({"sleep": 0.3}))
+    wait_for(process, run, amid_a_trial)
+    shutil.rmtree(run, ignore_errors=True)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "gone" in out and len(out.strip().splitlines()) == 1, out
+    assert not run.exists(), "nothing is written beside a journal that is lost"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_more_than_there_is_fails_at_once(tmp_path: Path) -> None:
