@@ -26,6 +26,10 @@ class Arguments:
         time_budget: seconds, over all sessions; None for no limit.
         max_epochs: planned epochs of every trial; None for the space's.
         equal_cost: whether every method gets the same joint epochs instead of the same epochs.
+        sampler: what draws settings, of :data:`mmsearch.search.samplers.SAMPLERS`.
+        points: path of a YAML of settings to be tried; None for none.
+        warm_start: folder of a sweep whose trials the sampler knows from the start; None for none.
+        optuna: address of a database that gets the Optuna studies too; None for none.
         seeds: fresh seeds of every finalist.
         seed: where seeds start.
         cpus_per_trial, gpus_per_trial: what a trial gets; None for a GPU where there is one.
@@ -48,6 +52,10 @@ class Arguments:
     time_budget: float | None = None
     max_epochs: int | None = None
     equal_cost: bool = False
+    sampler: str = "tpe"
+    points: str | None = None
+    warm_start: str | None = None
+    optuna: str | None = None
     seeds: int = 5
     seed: int = 0
     cpus_per_trial: float = 1.0

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmsearch import __version__
-from mmsearch.arguments import Arguments, recorded_sweep
+from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend.conclude import conclude
 from mmsearch.search.cluster import Resources, connect, disconnect, quiet
+from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
+from mmsearch.search.loggers import Trackers
+from mmsearch.search.mirror import FILE as STUDIES
+from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.runner import read_test, run
-from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource, finalists
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space
 from mmsearch.search.study import Study
+from mmsearch.search.warm import Start, keep
 from mmsearch.sweep import dataset_of, space_of
 
 SEARCH_SHARE = 0.6
@@ -53,26 +58,45 @@ def conduct(
     """
     log = out / "logs" / "ray.log"
     with quiet(log) if dataset is None else _fresh(out, log) as stream, _ray(address, arguments) as resources:
+        trackers = Trackers(arguments.log, out)
         if dataset is not None:
             _record(out, arguments, space_file)
         else:
             _rewrite(out / "sweep.json", {**recorded_sweep(out), "arguments": arguments.to_dict()})
         with Journal(out) as journal:
             shown = display(stream, out, journal.events) if display else contextlib.nullcontext(lambda event: None)
-            with shown as watcher:
+            with shown as watcher, trackers:
                 journal.subscribe(watcher)
+                _note_extensions(out, journal)
                 data = _data(out, arguments, dataset, journal)
-                space = space_of(out / "space.yaml", data.modalities, data.digest, arguments)
+                about = {"dataset": arguments.dataset, "classes": data.classes}
+                trackers.attach(journal, about if arguments.log_clips else {})
+                space = space_of(space_in(out), data.modalities, data.digest, arguments)
                 _search(arguments, out, journal, space, resources)
                 recommendation = conclude(
-                    out, journal, data, recorded_sweep(out), lambda trial_ids: read_test(out, trial_ids, resources)
+                    out,
+                    journal,
+                    data,
+                    recorded_sweep(out),
+                    lambda trial_ids: read_test(out, trial_ids, resources),
+                    again=arguments.read_test_again,
                 )
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
 
 
+def _note_extensions(out: Path, journal: Journal) -> None:
+    """Brings into the journal the extensions that `sweep.json` has and a kill has kept from it."""
+    noted = sum(e["event"] == "extended" for e in journal.events)
+    for extension in recorded_sweep(out).get("extensions", [])[noted:]:
+        journal.append({"event": "extended", **extension})
+
+
 def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources) -> None:
-    study = Study(space, journal)
+    study = Study(space, journal, sampler=arguments.sampler, start=Start.kept(space, out))
+    Mirror(study, file_storage(out / STUDIES), out.name)
+    if arguments.optuna:
+        Mirror(study, database(arguments.optuna), out.name)
     budget = None if arguments.time_budget is None else SEARCH_SHARE * arguments.time_budget
     source = Chain(
         {
@@ -114,6 +138,7 @@ def _ray(address: str | None, arguments: Arguments) -> Iterator[Resources]:
 
 def _record(out: Path, arguments: Arguments, space_file: Path) -> None:
     shutil.copyfile(space_file, out / "space.yaml")
+    keep(out, arguments.points, arguments.warm_start)
     _rewrite(
         out / "sweep.json",
         {

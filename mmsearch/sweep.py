@@ -18,7 +18,10 @@ from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search import loggers, objectives
+from mmsearch.search.mirror import check_database
+from mmsearch.search.samplers import SAMPLERS
 from mmsearch.search.space import BASELINES, ENSEMBLE, Space
+from mmsearch.search.warm import Start
 
 if TYPE_CHECKING:
     from mmsearch.conduct import Display
@@ -54,14 +57,16 @@ def sweep(
 
     Raises:
         MMSearchError: anything a person can mend, before anything starts where it can be known by then.
-        mmsearch.search.runner.Interrupted: Ctrl-C; the run can be resumed.
+        mmsearch.search.errors.Interrupted: Ctrl-C; the run can be resumed.
     """
     out = Path(out).absolute()
     dataset = None if resume else dataset_of(arguments)
     space_file = out / "space.yaml" if resume else _space_file(arguments)
     if dataset is not None:
         _check_names(arguments)
-        space_of(space_file, {u: Modality(u, m.kind, (1,)) for u, m in dataset.modalities.items()}, "", arguments)
+        modalities = {u: Modality(u, m.kind, (1,)) for u, m in dataset.modalities.items()}
+        space = space_of(space_file, modalities, "", arguments)
+        Start.load(space, arguments.points, arguments.warm_start)
         _check_folder(out)
     from mmsearch.conduct import conduct  # takes seconds, which nobody waits for whose request is impossible
 
@@ -121,6 +126,10 @@ def _check_names(arguments: Arguments) -> None:
         METHODS.get(name, "--methods")
     for name in arguments.fusions or ():
         FUSIONS.get(name, "--fusions")
+    if arguments.sampler not in SAMPLERS:
+        raise MMSearchError(f"--sampler: no sampler {arguments.sampler!r}{nearest(arguments.sampler, SAMPLERS)}")
+    if arguments.optuna:
+        check_database(arguments.optuna)
     objectives.check(arguments.objectives)
     loggers.check(arguments.log)
 

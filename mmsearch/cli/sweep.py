@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fusions", type=names, metavar="A,B", help="only these fusions")
     add_budgets(parser)
     parser.add_argument("--max-epochs", type=count, metavar="N", help="epochs of every trial (default: the space's)")
+    parser.add_argument("--sampler", metavar="NAME", help="tpe, random, gp, cmaes or qmc (default: tpe)")
+    parser.add_argument("--points", metavar="YAML", help="settings to try first, a list below each method's name")
+    parser.add_argument("--warm-start", metavar="RUN", help="a sweep whose trials the sampler knows from the start")
+    parser.add_argument("--optuna", metavar="URL", help="a database for the Optuna studies, beside RUN/optuna.log")
     parser.add_argument("--seeds", type=count, metavar="N", help="fresh seeds of every finalist (default: 5)")
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
@@ -63,7 +67,7 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 RECORDED = (
     "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
     "cpus_per_trial", "gpus_per_trial", "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
-    "log_clips",
+    "log_clips", "sampler", "points", "warm_start", "optuna",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
 
@@ -74,9 +78,11 @@ def run(args: argparse.Namespace) -> int:
     from mmsearch.sweep import DEMO
 
     given = {k: getattr(args, k) for k in RECORDED if getattr(args, k) is not None}
-    for key in ("dataset", "space"):
+    for key in ("dataset", "space", "points", "warm_start"):
         if key in given and given[key] != DEMO:
             given[key] = str(Path(given[key]).absolute())
+    if given.get("optuna", "").startswith("sqlite:///"):
+        given["optuna"] = f"sqlite:///{Path(given['optuna'].removeprefix('sqlite:///')).absolute()}"
     if args.resume:
         if args.out is None:
             raise MMSearchError("--resume: say which run with --out RUN")

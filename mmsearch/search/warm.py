@@ -60,13 +60,13 @@ class Start:
     known: Mapping[str, list[KnownTrial]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def load(cls, space: Space, points: Path | None, run: Path | None) -> Start:
+    def load(cls, space: Space, points: Path | str | None, run: Path | str | None) -> Start:
         """A file of points and another sweep's folder.
 
         Raises:
             MMSearchError: file and line of a point that the space does not have; a sweep of which nothing fits.
         """
-        return cls(read_points(points, space) if points else {}, read_known(run, space) if run else {})
+        return cls(read_points(Path(points), space) if points else {}, read_known(Path(run), space) if run else {})
 
     @classmethod
     def kept(cls, space: Space, out: Path) -> Start:
@@ -78,12 +78,12 @@ class Start:
         )
 
 
-def keep(out: Path, points: Path | None, run: Path | None) -> None:
+def keep(out: Path, points: Path | str | None, run: Path | str | None) -> None:
     """Copies what a warm start reads into a run's folder."""
     if points is not None:
         shutil.copyfile(points, out / POINTS)
     if run is not None:
-        lines = (json.dumps(dataclasses.asdict(trial)) + "\n" for trial in _finished(run))
+        lines = (json.dumps(dataclasses.asdict(trial)) + "\n" for trial in _finished(Path(run)))
         write_text(out / KNOWN, "".join(lines))
 
 
