@@ -120,7 +120,7 @@ def build(
         "pareto": front(trials, sweep.get("arguments", {}).get("objectives") or DEFAULT),
         "failed": failed_finalists(trials),
         "provenance": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": _concluded(events),
             "dataset": {
                 "name": data.name,
                 "digest": data.digest,
@@ -140,6 +140,12 @@ def build(
     headline, sentences = words_of(recommendation)
     recommendation["decision"] |= {"headline": headline, "sentences": sentences}
     return recommendation
+
+
+def _concluded(events: Sequence[Mapping[str, Any]]) -> str:
+    """When the last thing that a recommendation rests on was known."""
+    times = [e.get("time", 0.0) for e in events if e["event"] in ("told", "test_read", "test")]
+    return datetime.fromtimestamp(max(times, default=0.0), UTC).isoformat(timespec="seconds")
 
 
 def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:

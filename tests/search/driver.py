@@ -144,7 +144,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--behave", default="{}")
-    parser.add_argument("--worker", type=int, default=3, help="losses of a worker without progress")
+    parser.add_argument(
+        "--worker", type=int, default=3, help="losses of a worker, or for want of memory, without progress"
+    )
     parser.add_argument("--hang-after", type=float)
     parser.add_argument("--keep", type=int, default=0)
     parser.add_argument("--wave", type=int, default=500)
@@ -169,7 +171,7 @@ def main() -> None:
         try:
             runner.run(
                 make_sources(study, args.trials, args.seeds), study, args.run, resources,
-                keep=args.keep, hang_after=args.hang_after, limits={**losses.LIMITS, "worker": args.worker},
+                keep=args.keep, hang_after=args.hang_after, limits={**losses.LIMITS, "worker": args.worker, "memory": args.worker},
                 checkpoint_seconds=args.checkpoint_seconds, wave=args.wave, trial_class=StandInTrial,
             )  # fmt: skip
         except runner.Interrupted as error:
