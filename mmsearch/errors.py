@@ -18,6 +18,10 @@ class StorageError(MMSearchError):
     """A disk is full, or a run's folder is gone or not writable; what was written before is whole."""
 
 
+class Interrupted(MMSearchError):
+    """A run was stopped by Ctrl-C or SIGTERM; its journal is whole and it can be resumed."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`"; did you mean 'ogm'?"` where a known name is close, else the list of known names.
 

@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from mmsearch.data import _demo_picture, _demo_sound
+from mmsearch.data.dataset import SETTINGS, ModalityConfig
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.knobs import check_knobs, knob, knobs_of
 
@@ -259,6 +260,14 @@ def _description(config: DemoConfig) -> dict[str, Any]:
             "sound": {"kind": "sound", "column": "path", "rate": _demo_sound.RATE, "seconds": SECONDS},
             "frames": {"kind": "frames", "column": "path", "frames": _demo_picture.FRAMES, "size": _demo_picture.SIZE},
         },
+    }
+
+
+def demo_modalities(config: DemoConfig) -> dict[str, ModalityConfig]:
+    """The modalities of a demo set, known before its clips are made."""
+    return {
+        name: ModalityConfig(given["kind"], given["column"], {k: v for k, v in given.items() if k in SETTINGS[name]})
+        for name, given in _description(config)["modalities"].items()
     }
 
 

@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from mmsearch.errors import MMSearchError, StorageError
+from mmsearch.errors import Interrupted, StorageError
 from mmsearch.files import storage_trouble
 from mmsearch.search.cluster import Resources
 from mmsearch.search.job import CHECKPOINT_SECONDS, clips, figures_of, heartbeat, log_file, tidy, weights_dir
@@ -33,10 +33,6 @@ from mmsearch.training import evaluate
 
 WAVE = 500
 """Trials after which Ray Tune is begun afresh: it keeps what it knows of a trial for as long as it runs."""
-
-
-class Interrupted(MMSearchError):
-    """The run was stopped by Ctrl-C or SIGTERM; its journal is whole and it can be resumed."""
 
 
 def run(

@@ -60,6 +60,7 @@ class Space:
         encoders: per modality the encoders, by name; the first is the recipe's.
         methods, fusions, optimizers: what is searched, by name; the first optimiser is the recipe's.
         lengths: planned epochs of the methods that have other ones than the settings say.
+        left_out: the methods that cannot be trained on these modalities with these fusions, and why.
     """
 
     modalities: dict[str, Modality]
@@ -71,6 +72,7 @@ class Space:
     fusions: dict[str, Choice]
     optimizers: dict[str, Choice]
     lengths: dict[str, int] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str, modalities: Mapping[str, Modality], *, data: str, seed: int = 0) -> Space:
@@ -100,7 +102,9 @@ class Space:
             seed=seed,
             settings=_settings(file, modalities),
             encoders=encoder_choices(file, modalities),
-            **chosen,
+            methods=chosen["methods"],
+            fusions=chosen["fusions"],
+            optimizers=chosen["optimizers"],
         )
         return space.checked(file.data.get("methods") or (), lambda m: file.at("methods", m))
 
@@ -120,7 +124,9 @@ class Space:
         for m, reason in reasons.items():
             if reason and m in named:
                 raise MMSearchError(f"{where(m)}: {reason}")
-        return dataclasses.replace(self, methods={m: c for m, c in self.methods.items() if not reasons[m]})
+        left_out = {**self.left_out, **{m: reason for m, reason in reasons.items() if reason}}
+        fit = {m: c for m, c in self.methods.items() if m not in left_out}
+        return dataclasses.replace(self, methods=fit, left_out=left_out)
 
     def _unusable(self, method: str) -> str:
         """Why a method cannot be trained at all; empty where it can."""
@@ -129,6 +135,11 @@ class Space:
         fusions = [OWN] if instance.own_fusion else self._trained_fusions()
         reasons = [self._refusal(instance, f) for f in fusions]
         return "" if "" in reasons else reasons[0]
+
+    def refusals(self, method: str) -> dict[str, str]:
+        """Of every fusion why the method is not tried with it; empty where it is. None of a method with its own."""
+        instance = METHODS.create({"name": method, **self.methods[method].paper()})
+        return {} if instance.own_fusion else {f: self._refusal(instance, f) for f in self._trained_fusions()}
 
     def _trained_fusions(self) -> list[str]:
         return [f for f in self.fusions if not FUSIONS.get(f).post_hoc]
