@@ -32,7 +32,10 @@ class Arguments:
         optuna: address of a database that gets the Optuna studies too; None for none.
         seeds: fresh seeds of every finalist.
         seed: where seeds start.
-        cpus_per_trial, gpus_per_trial: what a trial gets; None for a GPU where there is one.
+        cpus_per_trial, gpus_per_trial: what a trial gets; None for a GPU where there is one, `auto` for the share of
+            one that each method needs.
+        keep: models of search trials kept beside the best and the last.
+        hang_after: seconds without a sign of life after which a trial's worker is killed.
         store: of the clips, a folder or an address such as `s3://bucket/prefix`; None for this user's own.
         max_bad: share of clips that may be set aside because they cannot be decoded.
         allow_absolute: whether a manifest may name files outside its root.
@@ -59,7 +62,9 @@ class Arguments:
     seeds: int = 5
     seed: int = 0
     cpus_per_trial: float = 1.0
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | str | None = None
+    keep: int = 0
+    hang_after: float = 3600.0
     store: str | None = None
     max_bad: float = 0.5
     allow_absolute: bool = False

@@ -23,6 +23,7 @@ from mmsearch.search.loggers import Trackers
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.runner import read_test, run
+from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space
 from mmsearch.search.study import Study
@@ -67,7 +68,7 @@ def conduct(
             shown = display(stream, out, journal.events) if display else contextlib.nullcontext(lambda event: None)
             with shown as watcher, trackers:
                 journal.subscribe(watcher)
-                _note_extensions(out, journal)
+                note_extensions(out, journal)
                 data = _data(out, arguments, dataset, journal)
                 about = {"dataset": arguments.dataset, "classes": data.classes}
                 trackers.attach(journal, about if arguments.log_clips else {})
@@ -85,7 +86,7 @@ def conduct(
     return recommendation
 
 
-def _note_extensions(out: Path, journal: Journal) -> None:
+def note_extensions(out: Path, journal: Journal) -> None:
     """Brings into the journal the extensions that `sweep.json` has and a kill has kept from it."""
     noted = sum(e["event"] == "extended" for e in journal.events)
     for extension in recorded_sweep(out).get("extensions", [])[noted:]:
@@ -106,7 +107,9 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
         },
         lambda phase: journal.append({"event": "phase", "name": phase}),
     )
-    run(source, study, out, resources)
+    if arguments.gpus_per_trial == "auto":
+        resources = shared(out, space, resources)
+    run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
 
 
 @contextlib.contextmanager

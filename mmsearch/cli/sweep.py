@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=count, metavar="N", help="fresh seeds of every finalist (default: 5)")
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
-    parser.add_argument("--gpus-per-trial", type=_share, metavar="N", help="GPUs (default: one where there is any)")
+    parser.add_argument(
+        "--gpus-per-trial", type=_gpus, metavar="N", help="GPUs, or auto: what each method needs (default: one if any)"
+    )
+    parser.add_argument("--keep", type=_seed, metavar="N", help="models kept beside the best and the last (default: 0)")
+    parser.add_argument("--hang-after", type=_duration, metavar="10m", help="kill a silent worker (default: after 1h)")
     parser.add_argument("--store", metavar="PLACE", help="the clip store: a folder or s3://... (default: this user's)")
     parser.add_argument("--max-bad", type=share, metavar="SHARE", help=f"{MAX_BAD} (default: 0.5)")
     parser.add_argument("--allow-absolute", action="store_true", default=None, help=ALLOW_ABSOLUTE)
@@ -66,7 +70,8 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 RECORDED = (
     "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
-    "cpus_per_trial", "gpus_per_trial", "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
+    "cpus_per_trial", "gpus_per_trial", "keep", "hang_after",
+    "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
     "log_clips", "sampler", "points", "warm_start", "optuna",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
@@ -141,8 +146,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _share(text: str) -> float:
-    return _number(text, float, 0)
+def _gpus(text: str) -> float | str:
+    return text if text == "auto" else _number(text, float, 0)
 
 
 def _number(text: str, kind, least):  # type: ignore[no-untyped-def]
