@@ -281,16 +281,17 @@ def _full(finalist: Mapping[str, Any]) -> str:
 
 def _test(rec: Mapping[str, Any], chosen: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
     provenance = rec["provenance"]
+    unread = [f["label"] for f in rec["finalists"] if not f["test"]] if provenance["test_readings"] else []
+    later = f"Not read for {listed(unread)}, confirmed after the reading; only --read-test-again reads it again."
     if not chosen["test"]:
-        unread = "the test part was read before the sweep was extended, and is read again only with --read-test-again"
-        return [f"{chosen['label']} has no figures: {unread}."] if provenance["test_readings"] else []
+        return [later] if unread else []
     clips = provenance["dataset"]["parts"]["test"]
     joint = by_label[rec["decision"]["reference"]]
     versus = "" if joint is chosen or not joint["test"] else f"; plain joint training {percent_interval(joint['test'])}"
     say = f"{percent_interval(chosen['test'])} on the {clips} test clips, {_read(provenance)}{versus}."
     if provenance["test_readings"] > 1:
         return [say, "Whoever extended the sweep could know the earlier figures, so they are no longer untouched."]
-    return [say]
+    return [say, later] if unread else [say]
 
 
 def _read(provenance: Mapping[str, Any]) -> str:
