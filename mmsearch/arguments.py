@@ -26,6 +26,8 @@ class Arguments:
         time_budget: seconds, over all sessions; None for no limit.
         max_epochs: planned epochs of every trial; None for the space's.
         equal_cost: whether every method gets the same joint epochs instead of the same epochs.
+        lengths: the planned epochs that follow from that, by method; filled in when the sweep is planned.
+        allocation: which method gets the next trial, of :data:`mmsearch.search.allocation.ALLOCATIONS`.
         sampler: what draws settings, of :data:`mmsearch.search.samplers.SAMPLERS`.
         points: path of a YAML of settings to be tried; None for none.
         warm_start: folder of a sweep whose trials the sampler knows from the start; None for none.
@@ -55,6 +57,8 @@ class Arguments:
     time_budget: float | None = None
     max_epochs: int | None = None
     equal_cost: bool = False
+    lengths: dict[str, int] = dataclasses.field(default_factory=dict)
+    allocation: str = "equal"
     sampler: str = "tpe"
     points: str | None = None
     warm_start: str | None = None

@@ -16,12 +16,14 @@ from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend.conclude import conclude
+from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.cluster import Resources, connect, disconnect, quiet
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
 from mmsearch.search.loggers import Trackers
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
+from mmsearch.search.plan import SEARCH_SHARE
 from mmsearch.search.runner import read_test, run
 from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -29,9 +31,6 @@ from mmsearch.search.space import Space
 from mmsearch.search.study import Study
 from mmsearch.search.warm import Start, keep
 from mmsearch.sweep import dataset_of, space_of
-
-SEARCH_SHARE = 0.6
-"""Of a time budget, the share after which the search asks for nothing more; the rest is the confirmation's."""
 
 Watcher = Callable[[Event], None]
 Display = Callable[[TextIO, Path, list[Event]], contextlib.AbstractContextManager[Watcher]]
@@ -44,6 +43,7 @@ def conduct(
     dataset: Dataset | None,
     space_file: Path,
     *,
+    resume: bool,
     address: str | None = None,
     display: Display | None = None,
 ) -> dict[str, Any]:
@@ -52,15 +52,16 @@ def conduct(
     Args:
         arguments: checked.
         out: the run's folder.
-        dataset: None where the folder holds this very sweep, to be gone on with.
+        dataset: None for one that is still to be loaded.
         space_file: the search space.
+        resume: whether the folder holds this very sweep, to be gone on with.
         address: of a running Ray cluster; None for this machine.
         display: shows the progress.
     """
     log = out / "logs" / "ray.log"
-    with quiet(log) if dataset is None else _fresh(out, log) as stream, _ray(address, arguments) as resources:
+    with quiet(log) if resume else _fresh(out, log) as stream, _ray(address, arguments) as resources:
         trackers = Trackers(arguments.log, out)
-        if dataset is not None:
+        if not resume:
             _record(out, arguments, space_file)
         else:
             _rewrite(out / "sweep.json", {**recorded_sweep(out), "arguments": arguments.to_dict()})
@@ -98,11 +99,16 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
     Mirror(study, file_storage(out / STUDIES), out.name)
     if arguments.optuna:
         Mirror(study, database(arguments.optuna), out.name)
-    budget = None if arguments.time_budget is None else SEARCH_SHARE * arguments.time_budget
     source = Chain(
         {
             "teachers": TeacherSource(study),
-            "search": SearchSource(study, trials=arguments.trials, time_budget=budget),
+            "search": SearchSource(
+                study,
+                trials=arguments.trials,
+                budget=_searching(arguments.budget),
+                time_budget=_searching(arguments.time_budget),
+                allocation=ALLOCATIONS[arguments.allocation](),
+            ),
             "confirm": ConfirmSource(study, finalists, seeds=arguments.seeds),
         },
         lambda phase: journal.append({"event": "phase", "name": phase}),
@@ -110,6 +116,11 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
     if arguments.gpus_per_trial == "auto":
         resources = shared(out, space, resources)
     run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
+
+
+def _searching(budget: float | None) -> float | None:
+    """The part of a budget that is the search's."""
+    return None if budget is None else SEARCH_SHARE * budget
 
 
 @contextlib.contextmanager

@@ -6,19 +6,24 @@ import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmsearch.arguments import Arguments
+import torch
+
+from mmsearch.arguments import Arguments, space_in
 from mmsearch.batch import Modality
 from mmsearch.data import Dataset
-from mmsearch.data.demo import DemoConfig, cached_demo
+from mmsearch.data.demo import DemoConfig, cached_demo, demo_modalities
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search import loggers, objectives
+from mmsearch.search.allocation import ALLOCATIONS
+from mmsearch.search.costs import declared, measured
 from mmsearch.search.mirror import check_database
+from mmsearch.search.plan import Plan, equal_lengths, plan
 from mmsearch.search.samplers import SAMPLERS
 from mmsearch.search.space import BASELINES, ENSEMBLE, Space
 from mmsearch.search.warm import Start
@@ -40,8 +45,71 @@ ROOM = 200 * 2**20
 """Bytes that must be free where a run is written."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A sweep that has been checked and planned; nothing of it has been started.
+
+    Attributes:
+        arguments: with the lengths of equal cost.
+        dataset: None for the demo, whose clips may not be there yet.
+        space_file: the search space.
+        plan: what it will try and cost.
+    """
+
+    arguments: Arguments
+    dataset: Dataset | None
+    space_file: Path
+    plan: Plan
+
+
+def request(arguments: Arguments, out: Path, *, resume: bool = False, address: str | None = None) -> Request:
+    """Checks what a sweep was asked for and plans it; neither Ray nor a decoder is started, and nothing is written.
+
+    Args:
+        arguments: what to do.
+        out: the run's folder.
+        resume: whether the folder holds this very sweep.
+        address: of a running Ray cluster, whose machines are not looked at; None for this machine.
+
+    Raises:
+        MMSearchError: anything a person can mend.
+    """
+    at_once = _at_once(arguments) if address is None else None
+    space_file = space_in(out) if resume else _space_file(arguments)
+    _check_names(arguments)
+    dataset = None if arguments.dataset == DEMO else dataset_of(arguments)
+    modalities = declared(demo_modalities(DemoConfig()) if dataset is None else dataset.modalities)
+    space = space_of(space_file, modalities, "", arguments)
+    if not resume:
+        Start.load(space, arguments.points, arguments.warm_start)
+        _check_folder(out)
+    costs = measured(space, whatever_it_takes=arguments.equal_cost)
+    if arguments.equal_cost:
+        arguments = dataclasses.replace(arguments, lengths={**equal_lengths(space, costs), **arguments.lengths})
+        space = dataclasses.replace(space, lengths=arguments.lengths)
+    planned = plan(
+        space,
+        costs,
+        trials=arguments.trials,
+        allocation=arguments.allocation,
+        seeds=arguments.seeds,
+        budget=arguments.budget,
+        time_budget=arguments.time_budget,
+        cpus=arguments.cpus_per_trial,
+        gpus=_gpus(arguments),
+        at_once=at_once,
+    )
+    return Request(arguments, dataset, space_file, planned)
+
+
 def sweep(
-    arguments: Arguments, out: Path, *, resume: bool = False, address: str | None = None, display: Display | None = None
+    arguments: Arguments,
+    out: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    display: Display | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> dict[str, Any]:
     """Runs or resumes a sweep, from clips to a recommendation.
 
@@ -51,26 +119,24 @@ def sweep(
         resume: whether the folder holds this very sweep, to be gone on with.
         address: of a running Ray cluster; None for this machine.
         display: shows the progress.
+        on_plan: called with the plan of a new sweep before anything is started.
 
     Returns:
         The recommendation, as written to `recommendation.json`.
 
     Raises:
         MMSearchError: anything a person can mend, before anything starts where it can be known by then.
-        mmsearch.search.errors.Interrupted: Ctrl-C; the run can be resumed.
+        mmsearch.errors.Interrupted: Ctrl-C; the run can be resumed.
     """
     out = Path(out).absolute()
-    dataset = None if resume else dataset_of(arguments)
-    space_file = out / "space.yaml" if resume else _space_file(arguments)
-    if dataset is not None:
-        _check_names(arguments)
-        modalities = {u: Modality(u, m.kind, (1,)) for u, m in dataset.modalities.items()}
-        space = space_of(space_file, modalities, "", arguments)
-        Start.load(space, arguments.points, arguments.warm_start)
-        _check_folder(out)
+    dataset, space_file = None, out / "space.yaml"
+    if not resume or arguments.equal_cost:
+        asked = request(arguments, out, resume=resume, address=address)
+        arguments, dataset, space_file = asked.arguments, asked.dataset, asked.space_file
+        on_plan(asked.plan)
     from mmsearch.conduct import conduct  # takes seconds, which nobody waits for whose request is impossible
 
-    return conduct(arguments, out, dataset, space_file, address=address, display=display)
+    return conduct(arguments, out, dataset, space_file, resume=resume, address=address, display=display)
 
 
 def space_of(file: Path, modalities: Mapping[str, Modality], data: str, arguments: Arguments) -> Space:
@@ -88,7 +154,9 @@ def space_of(file: Path, modalities: Mapping[str, Modality], data: str, argument
         methods["unimodal_teacher"] = methods["unimodal_teacher"].narrowed(ENSEMBLE)
     fusions = {f: c for f, c in space.fusions.items() if arguments.fusions is None or f in arguments.fusions}
     settings = {**space.settings, **({"epochs": arguments.max_epochs} if arguments.max_epochs else {})}
-    narrowed = dataclasses.replace(space, methods=methods, fusions=fusions, settings=settings)
+    narrowed = dataclasses.replace(
+        space, methods=methods, fusions=fusions, settings=settings, lengths=arguments.lengths
+    )
     checked = narrowed.checked(arguments.methods or (), lambda m: "--methods")
     least = len(checked.methods) - 1 + len(space.modalities) + ("teacher" not in methods["unimodal_teacher"].fixed)
     if arguments.trials < least:
@@ -130,8 +198,37 @@ def _check_names(arguments: Arguments) -> None:
         raise MMSearchError(f"--sampler: no sampler {arguments.sampler!r}{nearest(arguments.sampler, SAMPLERS)}")
     if arguments.optuna:
         check_database(arguments.optuna)
+    if arguments.allocation not in ALLOCATIONS:
+        raise MMSearchError(
+            f"--allocation: unknown allocation {arguments.allocation!r}{nearest(arguments.allocation, ALLOCATIONS)}"
+        )
     objectives.check(arguments.objectives)
     loggers.check(arguments.log)
+
+
+def _gpus(arguments: Arguments) -> float:
+    """Of a trial; where no number is asked for, one if this machine has any."""
+    asked = arguments.gpus_per_trial
+    return float(torch.cuda.is_available()) if asked is None or isinstance(asked, str) else asked
+
+
+def _at_once(arguments: Arguments) -> int:
+    """How many trials this machine has room for.
+
+    Raises:
+        MMSearchError: not for one.
+    """
+    room = []
+    for kind, asked, have in (
+        ("CPU", arguments.cpus_per_trial, os.cpu_count() or 1),
+        ("GPU", _gpus(arguments), torch.cuda.device_count()),
+    ):
+        if asked > have:
+            raise MMSearchError(
+                f"--{kind.lower()}s-per-trial: a trial asks for {asked:g} {kind}s, this machine has {have}"
+            )
+        room += [int(have / asked)] if asked else []
+    return min(room)
 
 
 def _check_folder(out: Path) -> None:

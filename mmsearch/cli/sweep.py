@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
+from mmsearch.cli import plan
 from mmsearch.cli.prepare import MAX_BAD, share
 from mmsearch.cli.validate import ALLOW_ABSOLUTE
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import Interrupted, MMSearchError
+
+if TYPE_CHECKING:
+    from mmsearch.cli.progress import Progress
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
+DRY_RUN = "check the request and print the plan; nothing is started"
 DEMO_DEFAULTS = {"trials": 10, "seeds": 4}
 """On the embedded clips, so that the whole sweep takes minutes on two cores."""
 
@@ -26,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fusions", type=names, metavar="A,B", help="only these fusions")
     add_budgets(parser)
     parser.add_argument("--max-epochs", type=count, metavar="N", help="epochs of every trial (default: the space's)")
+    parser.add_argument(
+        "--equal-cost",
+        action="store_true",
+        default=None,
+        help="every method the same joint epochs instead of epochs",
+    )
+    parser.add_argument("--allocation", metavar="NAME", help="who gets the next trial: equal, race or joint")
     parser.add_argument("--sampler", metavar="NAME", help="tpe, random, gp, cmaes or qmc (default: tpe)")
     parser.add_argument("--points", metavar="YAML", help="settings to try first, a list below each method's name")
     parser.add_argument("--warm-start", metavar="RUN", help="a sweep whose trials the sampler knows from the start")
@@ -51,12 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", type=names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
     parser.add_argument("--log-clips", action="store_true", default=None, help="with class names and paths")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
+    parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     add_session(parser)
 
 
 def add_budgets(parser: argparse.ArgumentParser) -> None:
     """What may grow when a run is resumed."""
     parser.add_argument("--trials", type=count, metavar="N", help="trials of the search (default: 48)")
+    parser.add_argument(
+        "--budget", type=_positive, metavar="JOINT_EPOCHS", help="of the whole sweep; 60 %% of it searches"
+    )
     parser.add_argument(
         "--time-budget", type=_duration, metavar="90m", help="90s, 90m, 2h, 1h30m; 60 %% of it searches"
     )
@@ -69,7 +86,8 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 
 RECORDED = (
-    "dataset", "space", "methods", "fusions", "trials", "max_epochs", "time_budget", "seeds", "seed",
+    "dataset", "space", "methods", "fusions", "trials", "budget", "time_budget", "max_epochs", "equal_cost",
+    "allocation", "seeds", "seed",
     "cpus_per_trial", "gpus_per_trial", "keep", "hang_after",
     "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
     "log_clips", "sampler", "points", "warm_start", "optuna",
@@ -91,21 +109,33 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         if args.out is None:
             raise MMSearchError("--resume: say which run with --out RUN")
-        return conduct(recorded(args.out).grown(given), args.out, args, resume=True)
+        return begin(recorded(args.out).grown(given), args.out, args, resume=True)
     if args.dataset is None:
         raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
     if args.dataset == DEMO:
         given = {**DEMO_DEFAULTS, **given}
     out = args.out or Path("runs") / (DEMO if args.dataset == DEMO else Path(args.dataset).stem)
-    return conduct(Arguments(**given), out, args, resume=False)
+    return begin(Arguments(**given), out, args, resume=False)
+
+
+def begin(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
+    """Runs or resumes a sweep, or only prints its plan."""
+    if not args.dry_run:
+        return conduct(arguments, out, args, resume=resume)
+    from mmsearch.sweep import request
+
+    print(plan.render(request(arguments, out.absolute(), resume=resume, address=args.address).plan))
+    return 0
 
 
 def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
     """Runs a sweep with the progress on the screen, and prints its recommendation."""
-    from mmsearch.cli.progress import Plan, Progress
-    from mmsearch.recommend import terminal
-    from mmsearch.search.runner import Interrupted
     from mmsearch.sweep import sweep
+
+    def display(stream: TextIO, run_dir: Path, events: list[dict[str, Any]]) -> Progress:
+        from mmsearch.cli.progress import Plan, Progress
+
+        return Progress(stream, args.plain or not stream.isatty(), Plan.of(run_dir), events)
 
     try:
         recommendation = sweep(
@@ -113,13 +143,14 @@ def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> 
             out,
             resume=resume,
             address=args.address,
-            display=lambda stream, run_dir, events: Progress(
-                stream, args.plain or not stream.isatty(), Plan.of(run_dir), events
-            ),
+            display=display,
+            on_plan=lambda intended: print(plan.render(intended), flush=True),
         )
     except Interrupted as e:
         print(f"{e}\ngo on with: python -m mmsearch resume {out}")
         return 130
+    from mmsearch.recommend import terminal
+
     Console().print(terminal.render(recommendation))
     print(f"report: {out / 'report.html'}")
     return 0

@@ -87,6 +87,8 @@ class Plan:
         budget: joint epochs of the sweep; None for no limit.
         time_budget: seconds of the sweep; None for no limit.
         measured: whether the costs were.
+        cpus, gpus: of a trial.
+        at_once: trials that this machine has room for; None for a cluster's.
     """
 
     methods: tuple[MethodPlan, ...]
@@ -102,6 +104,9 @@ class Plan:
     budget: float | None
     time_budget: float | None
     measured: bool
+    cpus: float
+    gpus: float
+    at_once: int | None
 
 
 def plan(
@@ -113,6 +118,9 @@ def plan(
     seeds: int,
     budget: float | None = None,
     time_budget: float | None = None,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    at_once: int | None = None,
     stopping: Halving | None = None,
 ) -> Plan:
     """The plan of a sweep.
@@ -122,6 +130,7 @@ def plan(
         costs: of the space's methods.
         trials, seeds, budget, time_budget: as in :class:`mmsearch.arguments.Arguments`.
         allocation: as in :data:`mmsearch.search.allocation.ALLOCATIONS`.
+        cpus, gpus, at_once: as in :class:`Plan`.
         stopping: the rungs.
 
     Raises:
@@ -160,6 +169,9 @@ def plan(
         budget=budget,
         time_budget=time_budget,
         measured=costs.measured,
+        cpus=cpus,
+        gpus=gpus,
+        at_once=at_once,
     )
 
 

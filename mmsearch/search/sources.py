@@ -90,6 +90,8 @@ class SearchSource(_Source):
     Args:
         study: the study.
         trials: how many documents to ask in all, teachers included.
+        budget: joint epochs of the search, teachers included, after which nothing more is asked; what runs then is
+            finished.
         time_budget: seconds of all sessions after which nothing more is asked.
         clock: seconds spent so far; by default those of the journal's sessions.
         allocation: which method gets the next trial; None: every one as many.
@@ -100,12 +102,14 @@ class SearchSource(_Source):
         study: Study,
         *,
         trials: int,
+        budget: float | None = None,
         time_budget: float | None = None,
         clock: Callable[[], float] | None = None,
         allocation: Allocation | None = None,
     ) -> None:
         super().__init__(study)
         self.trials = trials
+        self.budget = budget
         self.time_budget = time_budget
         self.allocation = allocation or Equal()
         self._clock = clock or self._seconds_spent
@@ -125,7 +129,7 @@ class SearchSource(_Source):
                 self._searched.setdefault(record.method, []).append(record)
         asked = sum(map(len, self._searched.values()))
         left = self.trials - asked
-        if left <= 0 or (self.time_budget is not None and self._clock() >= self.time_budget):
+        if left <= 0 or self._spent():
             return FINISHED
         held_up = {m for m, needs in self._needs_teachers.items() if needs and not self.ready(self._teachers)}
         first = [a for a in self._first if a.trial_id not in self.records]
@@ -143,6 +147,14 @@ class SearchSource(_Source):
                 return WAIT
             self._exhausted.update(claims)
         return WAIT if first else FINISHED
+
+    def _spent(self) -> bool:
+        """Whether a budget is used up."""
+        if self.time_budget is not None and self._clock() >= self.time_budget:
+            return True
+        return self.budget is not None and self.budget <= sum(
+            r.cost_joint_epochs for r in self.records.values() if r.document["fold"] == 0
+        )
 
     def _claims(self, asked: int) -> list[str]:
         """The methods that may get the next trial, the first claim first."""
