@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import socket
+
+import ray
 
 LIMITS = {"node": math.inf, "worker": 3, "memory": 3, "hang": 1}
 """How often a trial goes on after each kind of loss without having got further in between.
@@ -13,6 +16,8 @@ itself (killed, segmentation fault) while its machine lived. `memory`: Ray kille
 memory. `hang`: it was killed because nothing had been heard of it.
 """
 
+_PATIENCE_S = 2.0
+
 _TEXTS = {
     "memory": r"running low on memory|memory monitor|OutOfMemoryError",
     "node": r"node has died|node (is|was) (dead|terminated|preempted|drained)|NodeDiedError|raylet died|"
@@ -20,12 +25,30 @@ _TEXTS = {
 }
 
 
-def kind_of(text: str) -> str:
-    """The kind of a loss, from what Ray says of it."""
+def kind_of(text: str, node: str | None) -> str:
+    """The kind of a loss.
+
+    Args:
+        text: what Ray says of it.
+        node: the id of the machine on which the worker was last heard of. Ray notices the death of a machine seconds
+            after that of its workers; until then it calls them unavailable, and the machine is asked itself.
+    """
     for kind, pattern in _TEXTS.items():
         if re.search(pattern, text, re.IGNORECASE):
             return kind
-    return "worker"
+    return "node" if "unavailable" in text and not (node and answers(node)) else "worker"
+
+
+def answers(node: str) -> bool:
+    """Whether a machine of the cluster can be reached."""
+    for known in ray.nodes():
+        if known["NodeID"] == node and known["Alive"]:
+            try:
+                socket.create_connection((known["NodeManagerAddress"], known["NodeManagerPort"]), _PATIENCE_S).close()
+            except OSError:
+                return False
+            return True
+    return False
 
 
 def is_bug(text: str) -> bool:

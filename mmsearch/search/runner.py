@@ -164,6 +164,7 @@ class _Desk:
         self.finished = False
         self.stopped: StorageError | None = None
         self.begun = 0
+        self._nodes: dict[str, str] = {}
         self._beats: dict[str, tuple[int, float]] = {}
         self._hung: set[str] = set()
         self._watched = 0.0
@@ -238,8 +239,9 @@ class _Desk:
             "checkpoint_seconds": self.checkpoint_seconds,
         }
 
-    def take(self, trial_id: str, events: list[Event]) -> bool:
-        """Passes a worker's events on to the study; says whether the trial is over here."""
+    def take(self, trial_id: str, events: list[Event], node: str) -> bool:
+        """Passes the events of a worker on a node on to the study; says whether the trial is over here."""
+        self._nodes[trial_id] = node
         with self.guarded():
             if self.stopped is None:
                 return self._take(trial_id, events)
@@ -285,7 +287,7 @@ class _Desk:
                 self.study.tell(trial_id, "failed", reason=lines[-1])
                 self._close(record)
                 return
-            kind = "hang" if trial_id in self._hung else kind_of(text)
+            kind = "hang" if trial_id in self._hung else kind_of(text, self._nodes.get(trial_id))
             self._hung.discard(trial_id)
             self.study.lost(trial_id, kind, reason)
             if record.stuck(kind) > self.limits[kind]:
@@ -298,6 +300,7 @@ class _Desk:
         if trial_id is None:
             return
         self._beats.pop(trial_id, None)
+        self._nodes.pop(trial_id, None)
         record = self.study.records[trial_id]
         if error and not record.finished:
             self.again.insert(0, record)
@@ -386,7 +389,7 @@ class _Scheduler(FIFOScheduler):
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        over = self._desk.take(trial.config["trial_id"], result["events"])
+        over = self._desk.take(trial.config["trial_id"], result["events"], result["node"])
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import ray
 import torch
 from ray import tune
 
@@ -72,7 +73,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """One epoch."""
         if self._job is not None:
-            return {"events": self._job.step()}
+            return {"events": self._job.step(), "node": ray.get_runtime_context().get_node_id()}
         assert self._run is not None
         result = next(self._run)
         return {

@@ -83,7 +83,7 @@ class StandIn:
             time.sleep(1e6)
         if self.behave.get("freeze") == name and self.epoch == 2 and not self._died():
             os.kill(os.getpid(), signal.SIGSTOP)
-        if self.behave.get("large") == name and self.epoch == 2 and (self.micro_batch or 64) > 16:
+        if self.behave.get("large") == name and self.epoch == 2 and (self.micro_batch or 64) > 8:
             raise torch.OutOfMemoryError("planted")
         score = quality(self.document) * (1 - math.exp(-3 * self.epoch / self.epochs))
         if self.behave.get("nan") == name and self.epoch == 2:

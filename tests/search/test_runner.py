@@ -179,12 +179,12 @@ def test_hung_trials_and_batches_too_large_for_memory(tmp_path: Path) -> None:
     [frozen] = [r for r in told.values() if r.document["method"].get("teacher") == "umt"]
     assert frozen.state == "complete" and frozen.losses == [("hang", 1)]
     [large] = [r for r in told.values() if r.method == "joint"]
-    assert large.state == "complete" and large.micro_batch == 16 and not large.losses
-    assert [e["micro_batch"] for e in read_events(run) if e["event"] == "halved"] == [32, 16]
+    assert large.state == "complete" and large.micro_batch == 8 and not large.losses
+    assert [e["micro_batch"] for e in read_events(run) if e["event"] == "halved"] == [16, 8]
     started = [e["epoch"] for e in read_events(run) if e["event"] == "started" and e["trial_id"] == large.trial_id]
     assert started == [0, 1, 1], "from its checkpoint"
     lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
-    assert {line["trial_id"]: line["micro_batch"] for line in lines}[large.trial_id] == 16
+    assert {line["trial_id"]: line["micro_batch"] for line in lines}[large.trial_id] == 8
     assert trial_id(large.document) == large.trial_id, "what a trial is does not depend on the memory of its machine"
 
 
