@@ -171,7 +171,8 @@ def main() -> None:
         try:
             runner.run(
                 make_sources(study, args.trials, args.seeds), study, args.run, resources,
-                keep=args.keep, hang_after=args.hang_after, limits={**losses.LIMITS, "worker": args.worker, "memory": args.worker},
+                keep=args.keep, hang_after=args.hang_after,
+                limits={**losses.LIMITS, "worker": args.worker, "memory": args.worker},
                 checkpoint_seconds=args.checkpoint_seconds, wave=args.wave, trial_class=StandInTrial,
             )  # fmt: skip
         except runner.Interrupted as error:
