@@ -29,9 +29,6 @@ class Journal:
     Args:
         run_dir: the run's folder; None keeps the events in memory alone (the simulator, tests).
 
-    Attributes:
-        events: all, in order.
-
     Raises:
         MMSearchError: another process has the run open, or a line before the last is damaged.
     """
@@ -41,17 +38,31 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._lock: IO[bytes] | None = None
         self._length = 0
-        self.events: list[Event] = []
+        self._path: Path | None = None
+        self._memory: list[Event] = []
+        self._earlier = 0.0
+        self._opened = time.time()
         if run_dir is not None:
             run_dir = Path(run_dir)
+            self._path = run_dir / FILE
             run_dir.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(run_dir)
-            self.events, length = _read(run_dir / FILE)
-            self._file = (run_dir / FILE).open("ab", buffering=0)
+            events, length = _read(self._path)
+            self._earlier = seconds_spent(events)
+            self._file = self._path.open("ab", buffering=0)
             self._file.truncate(length)
             self._length = length
             _sync_folder(run_dir)
         self.append({"event": "opened"})
+
+    @property
+    def events(self) -> list[Event]:
+        """All, in order; those of a run are read back from its file, since a long one's would fill the memory."""
+        return self._memory if self._path is None else _read(self._path)[0]
+
+    def seconds(self) -> float:
+        """Seconds of all sessions, the present one up to now."""
+        return self._earlier + time.time() - self._opened
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Writes an event through to the disk, then tells whoever subscribed. Numbers that JSON lacks become null.
@@ -62,7 +73,8 @@ class Journal:
         line: Event = _plain({"event": event["event"], "time": time.time(), **event})
         if self._file is not None:
             self._write(self._file, json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        self.events.append(line)
+        else:
+            self._memory.append(line)
         for watcher in self._watchers:
             watcher(line)
 

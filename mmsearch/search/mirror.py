@@ -52,12 +52,13 @@ class Mirror:
         self._study = study
         self._storage = storage
         self._name = name
-        self._sweep = study.journal.events[0]["time"]
+        events = study.journal.events
+        self._sweep = events[0]["time"]
         self._times: dict[str, list[float]] = {}
         self._ids: dict[str, int] = {}
         self._behind = False
         self._failed = 0.0
-        for event in study.journal.events:
+        for event in events:
             self._note(event)
         self._mend()
         study.journal.subscribe(self)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmsearch.search.allocation import Allocation, Equal, Joint, Standing
 from mmsearch.search.finalists import FIRST_SEEDS, beaten, is_baseline
-from mmsearch.search.journal import seconds_spent
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Ask, Study
 from mmsearch.search.trials import Records, TrialRecord
@@ -112,7 +110,7 @@ class SearchSource(_Source):
         self.budget = budget
         self.time_budget = time_budget
         self.allocation = allocation or Equal()
-        self._clock = clock or self._seconds_spent
+        self._clock = clock or study.journal.seconds
         self._paper = {method: study.paper(method) for method in study.space.methods}
         self._first = [a for m, asks in self._paper.items() for a in asks if a is asks[0] or is_ensemble(a.document)]
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
@@ -188,18 +186,14 @@ class SearchSource(_Source):
     def _teacher_failed(self) -> bool:
         return any(t in self.records and self.records[t].state == "failed" for t in self._teachers)
 
-    def _seconds_spent(self) -> float:
-        events = self.study.journal.events
-        return seconds_spent(events) + time.time() - events[-1]["time"]
-
 
 class ConfirmSource(_Source):
     """The finalists again on fresh seeds and splits, with that seed's own teachers.
 
-    Nothing is asked before every trial of the search has ended. Every finalist gets its first seeds; before each
-    further one those that are beaten beyond the noise are dropped, so that many finalists cost little. The baselines
-    stay to the end, and fill the slots that would otherwise wait for a seed to be complete. Who is dropped is a
-    function of the records alone.
+    Nothing is asked before every trial of the search has ended. Every finalist gets a first seed; before each further
+    one those that are beaten beyond the noise, by these seeds and the search's own score, are dropped, so that many
+    finalists cost little. The baselines stay to the end, and fill the slots that would otherwise wait for a seed to be
+    complete. Who is dropped is a function of the records alone.
 
     Args:
         study: the study.
@@ -235,17 +229,19 @@ class ConfirmSource(_Source):
             if i >= FIRST_SEEDS:
                 done = [[self._seed(documents, j)[n][-1].trial_id for j in range(i)] for n in left]
                 if all(map(self.ready, done)):
-                    out = beaten([self._scores(trial_ids) for trial_ids in done])
+                    out = beaten([self._scores(documents[n], ids) for n, ids in zip(left, done, strict=True)])
                     left = [n for k, n in enumerate(left) if k not in out or is_baseline(documents[n])]
                 else:
                     left = [n for n in left if is_baseline(documents[n])]
             for n in left:
                 yield from self._seed(documents, i)[n]
 
-    def _scores(self, trial_ids: Sequence[str]) -> dict[int, float]:
-        """Accuracy on select, by seed; a seed that failed has none."""
+    def _scores(self, document: dict[str, Any], trial_ids: Sequence[str]) -> dict[int, float]:
+        """Accuracy on select by seed, without those that failed, and as -1 what the search scored."""
+        searched = self.records.get(trial_id(document))
         selects = {i: self.records[t].select for i, t in enumerate(trial_ids)}
-        return {i: float(select["accuracy"]) for i, select in selects.items() if select}
+        fresh = {i: float(select["accuracy"]) for i, select in selects.items() if select}
+        return fresh if searched is None or searched.score is None or not fresh else {-1: searched.score, **fresh}
 
     def _seed(self, documents: Sequence[dict[str, Any]], i: int) -> list[list[Ask]]:
         """By finalist what it needs on a seed: its teachers, then itself."""

@@ -87,14 +87,15 @@ class Study:
         self._ranges: dict[str, BaseDistribution] = {}
         self._priors = {method: space.priors(method) for method in space.methods}
         overdue: dict[str, bool] = {}
-        for event in journal.events:
+        events = journal.events
+        for event in events:
             self._apply(event)
             if event["event"] == "epoch":
                 overdue[event["trial_id"]] = self._judge(event)
             elif event["event"] == "told":
                 overdue.pop(event["trial_id"], None)
         journal.subscribe(self._apply)
-        if any(event["event"] == "extended" for event in journal.events):
+        if any(event["event"] == "extended" for event in events):
             self._refit()
         for unfinished in [i for i, stop in overdue.items() if stop]:
             self.tell(unfinished, "pruned")

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def test_no_run(tmp_path: Path) -> None:
 def test_seconds_spent_leaves_out_the_time_between_sessions() -> None:
     events = [{"event": e, "time": t} for e, t in [("opened", 10), ("asked", 15), ("opened", 100), ("told", 103)]]
     assert seconds_spent(events) == 8
+
+
+def test_a_run_keeps_its_events_in_the_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    with Journal(tmp_path) as journal:
+        now = 108.0
+        journal.append(asked("a"))
+        assert [e["event"] for e in journal.events] == ["opened", "asked"]
+        assert journal.events[0] is not journal.events[0]
+    now = 500.0
+    with Journal(tmp_path) as journal:
+        now = 502.0
+        assert journal.seconds() == 10
+        journal.append({"event": "told", "trial_id": "a"})
+        now = 503.0
+        assert journal.seconds() == 11 and seconds_spent(journal.events) == 10
+    assert [e["event"] for e in journal.events] == ["opened", "asked", "opened", "told"]
 
 
 def test_records_and_table(tmp_path: Path) -> None:
