@@ -146,7 +146,7 @@ def _epoch(study: Study, identity: str, curve: Curve) -> bool:
     result = {
         "epoch": epoch,
         "epochs": epochs,
-        "score": curve.scores[epoch - 1],
+        "score": curve.scores[-1 if curve.at_once else epoch - 1],
         "metrics": {},
         "cost_joint_epochs": record.cost_joint_epochs + curve.cost,
         "seconds": record.seconds + curve.cost,
