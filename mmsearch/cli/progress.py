@@ -160,7 +160,12 @@ class Progress:
             aside = f", {count(len(event['quarantined']), 'clip')} set aside" if event["quarantined"] else ""
             return f"{count(event['stored'], 'clip')} ready, {event['decoded']} of them decoded now{aside}"
         if kind == "test_read":
-            return f"test part read, once, for {count(len(event['finalists']), 'trained finalist')}"
+            often = "once" if sum(e["event"] == "test_read" for e in self._events) == 1 else "again"
+            return f"test part read, {often}, for {count(len(event['finalists']), 'trained finalist')}"
+        if kind == "extended":
+            return f"extended to {count(event['arguments']['trials'], 'trial')} of the search; space: {event['space']}"
+        if kind == "tracker_failed":
+            return f"{event['tracker']} was left out: {event['reason']}"
         if kind == "epoch" and event["time"] - (self._spoke or self._events[0]["time"]) >= HEARTBEAT:
             return self._where()
         return None

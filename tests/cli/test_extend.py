@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ import yaml
 from mmsearch.arguments import Arguments, recorded, recorded_sweep, space_in
 from mmsearch.cli import main, parser
 from mmsearch.cli.extend import extend
+from mmsearch.cli.progress import Plan, Progress
 from mmsearch.conduct import note_extensions
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend.conclude import conclude
@@ -166,6 +168,20 @@ def test_an_extension_that_a_kill_kept_from_the_journal_is_noted_once(run: Path)
     go_on(run)
     go_on(run)
     assert len([e for e in read_events(run) if e["event"] == "extended"]) == 1
+
+
+def test_progress_says_what_an_extension_does(run: Path) -> None:
+    before = len(read_events(run))
+    extended(run, "--seeds", "3", "--read-test-again", "--trials", "1")
+    go_on(run)
+    stream = io.StringIO()
+    events = read_events(run)
+    with Progress(stream, True, Plan(), events[:before]) as progress:
+        for event in events[before:]:
+            progress(event)
+    text = stream.getvalue()
+    assert "extended to 19 trials of the search; space: space-2.yaml" in text
+    assert "test part read, again, for" in text
 
 
 @pytest.mark.parametrize(
