@@ -149,6 +149,20 @@ def _check_recipe(old: Space, new: Space, out: Path) -> None:
             )
 
 
+def _changed(old: Space, new: Space) -> list[str]:
+    """The methods that are new, go with a new fusion, or have other ranges."""
+    everywhere = old.encoders != new.encoders or old.optimizers != new.optimizers
+    everywhere = everywhere or any(old.fusions.get(f, choice) != choice for f, choice in new.fusions.items())
+    added = new.fusions.keys() - old.fusions.keys()
+    return [
+        m
+        for m, choice in new.methods.items()
+        if everywhere
+        or old.methods.get(m) != choice
+        or any(d["fusion"]["name"] in added for d in new.paper_documents(m))
+    ]
+
+
 def _trials(old: Space, new: Space, known: Records, asked: argparse.Namespace, before: Arguments) -> int:
     """How many trials an extension adds.
 
@@ -158,8 +172,7 @@ def _trials(old: Space, new: Space, known: Records, asked: argparse.Namespace, b
     from mmsearch.search.allocation import FLOOR
     from mmsearch.training import trial_id
 
-    everywhere = any(getattr(old, part) != getattr(new, part) for part in ("fusions", "encoders", "optimizers"))
-    changed = [m for m, choice in new.methods.items() if everywhere or old.methods.get(m) != choice]
+    changed = _changed(old, new)
     unread = any(r.select and not r.test for r in known.values())
     if not changed and asked.trials is None and (asked.seeds or 0) <= before.seeds:
         if not (asked.read_test_again and unread):

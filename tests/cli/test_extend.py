@@ -128,6 +128,11 @@ def test_a_wider_range_takes_the_old_trials_with_it(run: Path, tmp_path: Path) -
     assert len(new) == 9 and any(not 0.2 <= a <= 0.5 for a in alphas)
 
 
+def test_a_new_fusion_is_for_the_methods_that_go_with_it(run: Path) -> None:
+    before = sum(r.searched for r in known(run).values())
+    assert extended(run, "--fusions", "sum").trials == before + 2 * 4, "joint and ogm; the others bring their own"
+
+
 def test_more_seeds_ask_only_for_confirmations(run: Path) -> None:
     before = len(read_events(run))
     extended(run, "--seeds", "4")
