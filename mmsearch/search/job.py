@@ -33,6 +33,11 @@ class Run(Protocol):
     ticks: int
     on_step: Callable[[], None]
 
+    @property
+    def least_at_once(self) -> int:
+        """Clips that a forward pass of training must have."""
+        ...
+
     def __next__(self) -> EpochResult: ...
 
     def save(self, path: Path) -> None:
@@ -184,7 +189,7 @@ class Job:
                 self._save(run)
 
     def _trouble(self, error: Exception) -> Event:
-        fits_not = self._run is not None and out_of_memory(error)
+        too_large = self._run if out_of_memory(error) else None
         reason = str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}"
         try:
             storage = storage_trouble(error, self.run_dir)
@@ -194,13 +199,13 @@ class Job:
         if storage is not None:
             self._over = True
             return {"event": "storage", "reason": storage}
-        if fits_not:
+        if too_large is not None:
             self._run = None
-            size = self.micro_batch or self.document["batch_size"]
-            if size > 1:
-                self.micro_batch = -(-size // 2)
+            size, least = self.micro_batch or self.document["batch_size"], too_large.least_at_once
+            if size > least:
+                self.micro_batch = max(least, -(-size // 2))
                 return {"event": "halved", "micro_batch": self.micro_batch, "reason": reason}
-            reason = f"one clip does not fit in memory ({reason})"
+            reason = f"even a micro-batch of {size} does not fit in memory ({reason})"
         self._over = True
         return {"event": "failed", "reason": reason}
 

@@ -149,6 +149,11 @@ class Training(Iterator[EpochResult]):
         """Planned epochs, over all stages that are no rehearsals."""
         return self.document["epochs"]
 
+    @property
+    def least_at_once(self) -> int:
+        """Clips that a forward pass of training must have: batch norm needs two, which micro-batches of three leave."""
+        return 3 if any(isinstance(m, _BatchNorm) for m in self.model.modules()) else 1
+
     def _plan(self) -> list[tuple[Stage, int, int]]:
         """Of every tick the stage, the epoch within it and how many it has."""
         plan: list[tuple[Stage, int, int]] = []

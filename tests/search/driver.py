@@ -62,6 +62,8 @@ class StandIn:
         self.epoch = 0
         self.epochs = document["epochs"]
 
+    least_at_once = 1
+
     @property
     def ticks(self) -> int:
         return self.epoch

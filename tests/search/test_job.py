@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from mmsearch.batch import Modality
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
-from mmsearch.search.job import Job, tidy, trial_dir
+from mmsearch.search.job import Job, heartbeat, out_of_memory, tidy, trial_dir
 from mmsearch.search.trial import trainable
 from mmsearch.training import Predictor, resolve, train, trial_id
 
@@ -107,6 +109,81 @@ def test_an_exception_is_an_event_with_its_traceback_in_the_log(tmp_path: Path, 
     [event] = job(tmp_path, doc, broken).step()
     assert event == {"event": "failed", "reason": "OutOfMemoryError: no memory"}
     assert "in broken" in (tmp_path / "logs" / f"{trial_id(doc)}.log").read_text()
+
+
+def limited(data: ClipData, clips: int):
+    """Trainings that run out of memory where more clips than these pass at once."""
+
+    def open_run(document, path, teachers, device, micro_batch):
+        run = train(document, data, teachers=teachers, device="cpu", micro_batch=micro_batch)
+        step = run.method.step
+
+        def stepped(ctx, batch):
+            if run.epoch == 1 and (micro_batch or len(batch)) > clips:
+                raise torch.OutOfMemoryError("planted")
+            return step(ctx, batch)
+
+        run.method.step = stepped
+        return run
+
+    return open_run
+
+
+def test_a_batch_too_large_for_memory_goes_on_in_halves(tmp_path: Path, data: ClipData) -> None:
+    doc = document(data, method={"name": "ogm"}, batch_size=20)
+    events = finish(job(tmp_path, doc, limited(data, 5), checkpoint_seconds=0.0))
+    halved = [{k: e[k] for k in ("micro_batch", "reason")} for e in events if e["event"] == "halved"]
+    assert halved == [{"micro_batch": m, "reason": "OutOfMemoryError: planted"} for m in (10, 5)]
+    assert [e["epoch"] for e in events if e["event"] == "started"] == [0, 1, 1], "from the checkpoint"
+    epochs = [e["epoch"] for e in events if e["event"] == "epoch"]
+    assert sorted(set(epochs)) == [1, 2, 3, 4] and events[-1]["event"] == "finished"
+    assert "planted" in (tmp_path / "logs" / f"{trial_id(doc)}.log").read_text()
+
+
+def test_where_the_smallest_micro_batch_does_not_fit_the_trial_has_failed(tmp_path: Path, data: ClipData) -> None:
+    events = finish(job(tmp_path, document(data, batch_size=8), limited(data, 0)))
+    assert [e["micro_batch"] for e in events if e["event"] == "halved"] == [4, 3], "batch norm needs more than one clip"
+    assert events[-1] == {
+        "event": "failed",
+        "reason": "even a micro-batch of 3 does not fit in memory (OutOfMemoryError: planted)",
+    }
+
+
+def test_what_the_allocators_raise_is_known() -> None:
+    with pytest.raises(RuntimeError) as too_much:
+        torch.empty(2**55)
+    with pytest.raises(RuntimeError) as shapes:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert out_of_memory(too_much.value) and out_of_memory(torch.OutOfMemoryError()) and not out_of_memory(shapes.value)
+
+
+def test_a_run_folder_that_is_gone_is_not_the_trial_s_fault(tmp_path: Path, data: ClipData, opened) -> None:
+    run = tmp_path / "run"
+    trial = job(run, document(data), opened, checkpoint_seconds=0.0)
+    trial.step()
+    shutil.rmtree(run)
+    [event] = trial.step()
+    assert event == {"event": "storage", "reason": f"{run}: the folder is gone"}
+    trial.close()
+    assert job_again(run, document(data), opened) == [event] and not run.exists()
+
+
+def job_again(run: Path, doc: dict, opened) -> list[dict]:
+    return Job(run, trial_id(doc), "search", doc, open_run=opened).step()
+
+
+def test_a_long_epoch_shows_signs_of_life(tmp_path: Path, data: ClipData, opened) -> None:
+    doc = document(data, batch_size=4)
+    trial = job(tmp_path, doc, opened)
+    trial.step()
+    os.utime(heartbeat(tmp_path, trial_id(doc)), (0, 0))
+    trial._beaten = 0.0
+    trial._run.on_step()
+    assert heartbeat(tmp_path, trial_id(doc)).stat().st_mtime > 0
+    beats = []
+    trial._run.on_step = lambda: beats.append(1)
+    trial.step()
+    assert len(beats) == -(-len(data.part("train")) // 4), "one a step"
 
 
 def test_trainable_for_anyones_own_tuner(tmp_path: Path, data: ClipData, opened, monkeypatch) -> None:
