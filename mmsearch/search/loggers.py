@@ -72,10 +72,10 @@ class Trackers:
             about: of the clips; sent with every document.
         """
         self._journal, self._about = journal, dict(about or {})
-        told = {e["trial_id"] for e in journal.events if e["event"] == "told"}
-        asked = [e for e in journal.events if e["event"] == "asked"]
-        self._asked = {e["trial_id"]: e for e in asked if e["trial_id"] not in told}
         if self._callbacks:
+            events = journal.events
+            told = {e["trial_id"] for e in events if e["event"] == "told"}
+            self._asked = {e["trial_id"]: e for e in events if e["event"] == "asked" and e["trial_id"] not in told}
             journal.subscribe(self)
         return self
 
@@ -86,8 +86,8 @@ class Trackers:
         for name, callback in list(self._callbacks.items()):
             for (tracker, _), trial in list(self._shown.items()):
                 if tracker == name and name not in self.failed:
-                    self._guarded(name, lambda c=callback, t=trial: c.log_trial_end(t, failed=True))  # type: ignore[misc]
-            self._guarded(name, lambda c=callback: c.on_experiment_end([]))  # type: ignore[misc]
+                    self._guarded(name, callback.log_trial_end, trial, failed=True)
+            self._guarded(name, callback.on_experiment_end, [])
         for name, reason in self.failed.items():
             if self._journal is not None:
                 self._journal.append({"event": "tracker_failed", "tracker": name, "reason": reason})
@@ -100,7 +100,7 @@ class Trackers:
         asked = self._asked.get(trial_id)
         if asked is not None:
             for name, callback in list(self._callbacks.items()):
-                self._guarded(name, lambda c=callback, n=name: self._pass(n, c, asked, event))  # type: ignore[misc]
+                self._guarded(name, self._pass, name, callback, asked, event)
         if event["event"] == "told":
             self._asked.pop(trial_id, None)
 
@@ -125,9 +125,9 @@ class Trackers:
         numbers = {k: float(v) for k, v in figures.items() if v is not None}
         callback.log_trial_result(epoch, self._shown[key], {"training_iteration": epoch, **numbers})
 
-    def _guarded(self, name: str, call: Callable[[], Any]) -> None:
+    def _guarded(self, name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         try:
-            call()
+            call(*arguments, **options)
         except Exception as error:
             _LOG.exception("the tracker %s failed and is left out", name)
             self.failed[name] = _first_line(error)
