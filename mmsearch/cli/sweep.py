@@ -157,8 +157,11 @@ def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> 
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Names with commas between them."""
-    return tuple(n.strip() for n in text.split(",") if n.strip())
+    """Names with commas between them, at least one."""
+    found = tuple(n.strip() for n in text.split(",") if n.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} has no name in it")
+    return found
 
 
 def count(text: str) -> int:

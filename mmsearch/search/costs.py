@@ -115,7 +115,7 @@ def measured(space: Space, *, whatever_it_takes: bool = False) -> Costs:
         return assumed(space)
     with tempfile.TemporaryDirectory() as folder, _threads(None if large else 1):
         teachers = _teachers(space, data, Path(folder))
-        of = {m: [_cost(d, data, teachers, epochs) for d in documents] for m, documents in settings.items()}
+        of = {m: [_cost(d, data, teachers) for d in documents] for m, documents in settings.items()}
     return Costs(of, measured=True)
 
 
@@ -139,10 +139,14 @@ def _settings(space: Space, method: str) -> Iterator[dict[str, Any]]:
             yield document
 
 
-def _cost(document: Mapping[str, Any], data: ClipData, teachers: Mapping[tuple[str, bool], Path], epochs: int) -> float:
-    """Joint epochs of an epoch of a document, had it trained on all the clips that are there."""
-    needs_held = METHODS.create(document["method"]).needs_held
-    small = {"epochs": epochs, "batch_size": CLIPS, "post_hoc": [], "held": needs_held}
+def _cost(document: Mapping[str, Any], data: ClipData, teachers: Mapping[tuple[str, bool], Path]) -> float:
+    """Joint epochs of an epoch of a document, had it trained on all the clips that are there.
+
+    A method that acts late or in turns trains twice as many epochs as there are modalities, any other one two.
+    """
+    method = METHODS.create(document["method"])
+    needs_held, epochs = method.needs_held, 2 * len(data.modalities) if method.earliest else 2
+    small: dict[str, Any] = {"data": None, "epochs": epochs, "batch_size": CLIPS, "post_hoc": [], "held": needs_held}
     run = train({**document, **small}, data, teachers={u: teachers[u, needs_held] for u in document["teachers"]})
     cost = 0.0
     for result in run:
@@ -158,7 +162,7 @@ def _teachers(space: Space, data: ClipData, folder: Path) -> dict[tuple[str, boo
         for held in (False, True):
             made[u, held] = folder / f"{u}-{held}"
             document = space.teacher(u, held=held)
-            train({**document, "post_hoc": [], "held": held}, data).save_weights(made[u, held])
+            train({**document, "data": None, "post_hoc": [], "held": held}, data).save_weights(made[u, held])
     return made
 
 

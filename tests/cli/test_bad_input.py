@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +37,12 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture, *parts: str) -> str:
         (["sweep", "--datset", "x.yaml"], ["unknown argument '--datset'", "did you mean '--dataset'"]),
         (["sweep"], ["--dataset: a dataset YAML is needed"]),
         (["sweep", "--dataset", "demo", "--trials", "0"], ["--trials", "less than 1"]),
+        (["sweep", "--dataset", "demo", "--max-epochs", "0"], ["--max-epochs", "less than 1"]),
+        (["sweep", "--dataset", "demo", "--seeds", "0"], ["--seeds", "less than 1"]),
+        (["sweep", "--dataset", "demo", "--budget", "0"], ["--budget", "not above 0"]),
+        (["sweep", "--dataset", "demo", "--budget", "lots"], ["--budget", "'lots' is not a number"]),
+        (["sweep", "--dataset", "demo", "--time-budget", "0m"], ["--time-budget", "not above 0"]),
+        (["sweep", "--dataset", "demo", "--fusions", ","], ["--fusions", "no name"]),
         (["sweep", "--dataset", "demo", "--seeds", "two"], ["--seeds", "'two' is not a whole number"]),
         (
             ["sweep", "--dataset", "demo", "--time-budget", "90 minutes"],
@@ -59,6 +63,8 @@ def test_mistakes_on_the_command_line(argv: list[str], parts: list[str], capsys:
         (["--methods", "ogmm"], ["--methods: unknown method 'ogmm'", "did you mean 'ogm'"]),
         (["--fusions", "konkat"], ["--fusions: unknown fusion 'konkat'", "did you mean 'concat'"]),
         (["--space", "nowhere.yaml"], ["--space: no file", "nowhere.yaml"]),
+        (["--allocation", "rase"], ["--allocation: unknown allocation 'rase'", "did you mean 'race'"]),
+        (["--sampler", "tpee"], ["--sampler: no sampler 'tpee'", "did you mean 'tpe'"]),
     ],
 )
 def test_unknown_names(
@@ -168,18 +174,44 @@ def test_a_folder_that_cannot_be_written_to(
     assert list(closed.iterdir()) == []
 
 
-def test_more_gpus_than_there_are_is_found_before_anything_is_decoded(dataset: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus-per-trial", "64"], "--gpus-per-trial: a trial asks for 64 GPUs, this machine has "),
+        (["--cpus-per-trial", "4096"], "--cpus-per-trial: a trial asks for 4096 CPUs, this machine has "),
+    ],
+)
+def test_more_than_the_machine_has_is_found_before_anything_is_started(
+    arguments: list[str],
+    message: str,
+    dataset: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"
-    command = [sys.executable, "-m", "mmsearch.sweep", "--dataset", str(dataset()), "--out", str(run)]
-    result = subprocess.run(
-        [*command, "--gpus-per-trial", "64"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={**os.environ, "MMSEARCH_CACHE": str(cache)},
-    )
-    assert result.returncode == 2
-    assert "--gpus-per-trial: a trial asks for 64 GPUs" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not run.exists()
-    assert not cache.exists()
+    monkeypatch.setenv("MMSEARCH_CACHE", str(cache))
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(run), *arguments], capsys, message)
+    assert not run.exists() and not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--fusions", "decision"], ["fusions: all of them combine what another one has trained", "concat"]),
+        (["--methods", "greedy", "--fusions", "concat"], ["--methods: method greedy cannot go with fusion concat"]),
+    ],
+)
+def test_restrictions_that_leave_nothing(
+    arguments: list[str], parts: list[str], dataset: Write, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    refused(["sweep", "--dataset", str(dataset()), "--out", str(tmp_path / "run"), *arguments], capsys, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_a_sweep_of_the_demo_is_found_before_its_clips_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMSEARCH_CACHE", str(tmp_path / "cache"))
+    refused(["sweep", "--dataset", "demo", "--out", str(tmp_path / "run"), "--trials", "3"], capsys, "too few")
+    assert list(tmp_path.iterdir()) == []
