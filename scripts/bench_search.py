@@ -39,7 +39,7 @@ from mmsearch.recommend.evidence import finalists_of
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.simulate import FAMILIES, Recorded, Synthetic, World, drive
+from mmsearch.search.simulate import FAMILIES, Curve, Recorded, Synthetic, World, drive
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import BASELINES, Space
 from mmsearch.search.stopping import FACTOR, SHARES, Halving
@@ -208,6 +208,7 @@ class PeerTrial:
         self.status = "PENDING"
         self.last_result: dict[str, Any] = {}
         self.epoch = self.iteration = 0
+        self.curve: Curve | None = None
 
 
 class PeerSweep:
@@ -265,9 +266,8 @@ class PeerSweep:
         self.scheduler.on_trial_add(self, trial)
 
     def _epoch(self, trial: PeerTrial) -> None:
-        document, params = self.inner.document(trial.config)
-        curve = self.world.curve(document, params)
-        epochs = document["epochs"]
+        curve = trial.curve = trial.curve or self.world.curve(*self.inner.document(trial.config))
+        epochs = self.inner.space.settings["epochs"]
         epoch = epochs if curve.at_once else trial.epoch + 1
         self.cost += curve.cost
         position = int(trial.trial_id)
@@ -425,12 +425,12 @@ def solve(task: dict[str, Any]) -> list[dict[str, Any]]:
         seconds = time.perf_counter() - started
         lines.append({"problem": name, "seed": seed, "strategy": strategy, **figures, "seconds": seconds})
 
-    race: dict[str, Any] = {}
+    race = task["race"]
     for strategy in OURS:
-        if strategy in task["strategies"] or strategy == "race":
+        if strategy in task["strategies"]:
             space, world = make()
             started = time.perf_counter()
-            figures = ours(strategy, space, world, race.get("search_cost", math.inf))
+            figures = ours(strategy, space, world, race["search_cost"] if race else math.inf)
             race = race or figures
             add(strategy, figures, started)
     for strategy in PEERS:
@@ -517,18 +517,19 @@ def main() -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     path = args.work / f"{args.seeds}.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    have = {(r["problem"], r["seed"], r["strategy"]) for r in lines}
-    wanted = [(f, s, None) for f in args.families for s in seeds]
+    have = {(r["problem"], r["seed"], r["strategy"]): r for r in lines}
+    wanted = [(f, s, None) for s in seeds for f in args.families]
     wanted += [(t.stem, s, str(t)) for t in args.table for s in range(args.table_seeds)]
-    tasks = [
-        {"problem": name, "seed": seed, "table": file, "space": str(args.space), "strategies": args.strategies}
-        for name, seed, file in wanted
-        if any((name, seed, s) not in have for s in args.strategies)
-    ]
+    tasks = []
+    for name, seed, file in wanted:
+        race = have.get((name, seed, "race"))
+        left = [s for s in dict.fromkeys(["race", *args.strategies]) if (name, seed, s) not in have]
+        about = {"problem": name, "seed": seed, "table": file, "space": str(args.space)}
+        tasks += [{**about, "strategies": left, "race": race}] if left else []
     started = time.perf_counter()
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool, path.open("a") as file:
         for done, future in enumerate(as_completed([pool.submit(solve, t) for t in tasks]), 1):
-            fresh = [r for r in future.result() if (r["problem"], r["seed"], r["strategy"]) not in have]
+            fresh = future.result()
             lines += fresh
             file.writelines(json.dumps(r) + "\n" for r in fresh)
             file.flush()

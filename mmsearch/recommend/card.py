@@ -157,6 +157,7 @@ def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
         "config": f.config,
         "trial_ids": list(f.trial_ids.values()),
         "seeds": list(f.select),
+        "dropped": f.dropped,
         "select": summary(f.select, resolution).to_dict(),
         "test": summary(f.test).to_dict() if f.test else None,
         "cost_joint_epochs": f.cost_joint_epochs,
@@ -205,7 +206,9 @@ def _headline(d: Mapping[str, Any]) -> str:
 
 
 def _against_joint(rec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [c for c in rec["comparisons"] if c["b"] == rec["decision"]["reference"]]
+    """The comparisons with joint training that count: of the finalists that were not dropped."""
+    dropped = {f["label"] for f in rec["finalists"] if f["dropped"]}
+    return [c for c in rec["comparisons"] if c["b"] == rec["decision"]["reference"] and c["a"] not in dropped]
 
 
 def _winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,9 @@ The rule, and why:
 1. **The reference is plain joint training** (the best of its fusions, by mean). A claim that balancing helps is a
    claim against joint training; nobody changes a training recipe without one.
 2. **Beats joint** means: the paired difference over seeds is positive, at least `margin` (half a point: a smaller
-   gain is not worth another recipe), and beyond the noise at 5 % after Holm's correction over all the finalists
-   compared. Paired, because finalists share the splits of a seed; Holm, because the best of many noisy
-   numbers is high by chance alone. What the noise is, :mod:`mmsearch.recommend.statistics` says.
+   gain is not worth another recipe), and beyond the noise at 5 % after Holm's correction over the finalists that
+   were confirmed to the end. Paired, because finalists share the splits of a seed; Holm, because the best of many
+   noisy numbers is high by chance alone. What the noise is, :mod:`mmsearch.recommend.statistics` says.
 3. **Nothing beats joint**:
    - `baseline` where no estimated gain reaches the margin ("no method beats plain joint training here") or where
      every interval excludes a gain of the margin. With fewer than three seeds only the second counts: an
@@ -25,7 +25,8 @@ The rule, and why:
 With one seed there is no interval, hence never a winner.
 
 A finalist that the confirmation dropped early, because it was behind the leader beyond the noise, is listed with the
-seeds that it has. It counts in Holm's correction, but it is never chosen, never the leader and tied with nobody.
+seeds that it has; it is in no correction, never chosen, never the leader and tied with nobody. What that costs is
+measured: `scripts/bench_search.py --null`.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Comparison:
     Attributes:
         a, b: the finalists compared.
         difference: None where they share no seed.
-        p_holm: adjusted over the comparisons of its family.
+        p_holm: adjusted over the comparisons of its family; 1 where `a` was dropped.
     """
 
     a: Finalist
@@ -159,8 +160,8 @@ class Decision:
         leader: the highest mean on select.
         tied: finalists not told apart from the chosen one, best first; beside a winner only those whose mean
             reaches joint training's.
-        against_joint: every finalist against the reference (Holm over all of them).
-        against_chosen: every finalist against the chosen one (Holm over all of them); empty where the chosen one
+        against_joint: every finalist against the reference (Holm over those that were not dropped).
+        against_chosen: every finalist against the chosen one (Holm likewise); empty where the chosen one
             is the reference.
         margin: the smallest gain that counts.
         seeds: how many seeds the chosen one has.
@@ -193,10 +194,10 @@ class Decision:
 def compare(
     pairs: Sequence[tuple[Finalist, Finalist]], resolution: float = 0.0, noise: Noise | None = None
 ) -> list[Comparison]:
-    """The paired differences a - b of one family, with Holm's correction over the family."""
+    """The paired differences a - b of one family, with Holm's correction over those that were not dropped."""
     found = [paired_interval(a.select, b.select, resolution=resolution, noise=noise) for a, b in pairs]
-    adjusted = holm([d.p if d else 1.0 for d in found])
-    return [Comparison(a, b, d, p) for (a, b), d, p in zip(pairs, found, adjusted, strict=True)]
+    adjusted = iter(holm([d.p if d else 1.0 for (a, _), d in zip(pairs, found, strict=True) if not a.dropped]))
+    return [Comparison(a, b, d, 1.0 if a.dropped else next(adjusted)) for (a, b), d in zip(pairs, found, strict=True)]
 
 
 def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution: float = 0.0) -> Decision:

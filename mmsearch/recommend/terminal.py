@@ -11,7 +11,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mmsearch.recommend.words import duration, joint_epochs, knobs, listed, objective, percent_interval, points_interval
+from mmsearch.recommend.words import (
+    count,
+    duration,
+    joint_epochs,
+    knobs,
+    listed,
+    objective,
+    percent_interval,
+    points_interval,
+)
 from mmsearch.search.objectives import OBJECTIVES
 
 FRONT_ROWS = 6
@@ -44,10 +53,17 @@ def _sentences(d: Mapping[str, Any]) -> Table:
 
 def _finalists(rec: Mapping[str, Any]) -> Table:
     gains = {c["a"]: c for c in rec["comparisons"] if c["b"] == rec["decision"]["reference"]}
-    table = Table(box=box.SIMPLE_HEAD, title="Finalists: accuracy over seeds, 95 % interval", title_justify="left")
+    dropped = [f"{f['label']} ({count(len(f['seeds']), 'seed')})" for f in rec["finalists"] if f["dropped"]]
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="Finalists: accuracy over seeds, 95 % interval",
+        title_justify="left",
+        caption=f"dropped early, beaten beyond the noise: {', '.join(dropped)}" if dropped else None,
+        caption_justify="left",
+    )
     for name in ("", "select", "points over joint", "test", "joint epochs", "time"):
         table.add_column(name, justify="left" if not name else "right")
-    for f in rec["finalists"]:
+    for f in [f for f in rec["finalists"] if not f["dropped"]]:
         shared = f["cost_shared_joint_epochs"]
         cost = joint_epochs(f["cost_joint_epochs"]) + (f" + {joint_epochs(shared)} shared" if shared else "")
         chosen = f["label"] == rec["decision"]["label"]

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mmsearch.search.allocation import spread
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.trials import Records, TrialRecord
 
-REACH = 2.0
-"""A method is a finalist where its best score is within so many spreads of the highest."""
-
-FIRST_SEEDS = 2
+FIRST_SEEDS = 1
 """Seeds of every finalist before any is dropped."""
 
-DROP_LEVEL = 0.05
+DROP_LEVEL = 0.1
 """One-sided: a finalist is dropped where its gap to the leader would be as large by noise in this share of cases."""
 
 _BASELINES = ("joint", "unimodal", "unimodal_teacher/ensemble")
@@ -35,30 +31,27 @@ def is_baseline(document: Mapping[str, Any]) -> bool:
     return group_of(document) in _BASELINES
 
 
-def finalists(records: Records, reach: float = REACH) -> list[dict[str, Any]]:
-    """The documents to be confirmed: the baselines, then the others by score.
+def finalists(records: Records) -> list[dict[str, Any]]:
+    """The documents to be confirmed: the best of every method, the baselines first, then by score.
 
-    Always the best of `joint`, of `unimodal` and of the ensemble of unimodal models; beside them the best document of
-    every other method whose best score is within `reach` spreads of the highest. The spread is that of
-    :func:`mmsearch.search.allocation.spread`: what one more trial or another seed may change. Only trials that ran to
-    their end count; a tie goes to the one asked first.
+    The ensemble of unimodal models counts as a method of its own. With a handful of trials a method, the best score
+    tells of luck with settings as much as of the method, so that no bar on it keeps the best method in; it is the
+    confirmation that drops, as soon as it can tell. Only trials that ran to their end count; a tie goes to the one
+    asked first.
 
     Args:
         records: of a finished search.
-        reach: in spreads.
     """
-    groups: dict[str, list[TrialRecord]] = {}
+    best: dict[str, TrialRecord] = {}
     for record in records.values():
-        if record.state == "complete" and record.searched and record.score is not None:
-            groups.setdefault(group_of(record.document), []).append(record)
-    if not groups:
-        return []
-    scores = {g: [r.score or 0.0 for r in found] for g, found in groups.items()}
-    best = {g: max(found, key=lambda r: r.score or 0.0) for g, found in groups.items()}
-    bar = max(map(max, scores.values())) - reach * spread(list(scores.values()))
+        if record.state != "complete" or not record.searched or record.score is None:
+            continue
+        group = group_of(record.document)
+        if group not in best or record.score > (best[group].score or 0.0):
+            best[group] = record
     baselines = [g for g in _BASELINES if g in best]
-    others = [g for g in best if g not in _BASELINES and max(scores[g]) >= bar]
-    return [best[g].document for g in [*baselines, *sorted(others, key=lambda g: -max(scores[g]))]]
+    others = sorted((g for g in best if g not in _BASELINES), key=lambda g: -(best[g].score or 0.0))
+    return [best[g].document for g in [*baselines, *others]]
 
 
 def beaten(scores: Sequence[Mapping[int, float]], level: float = DROP_LEVEL) -> set[int]:
@@ -68,7 +61,8 @@ def beaten(scores: Sequence[Mapping[int, float]], level: float = DROP_LEVEL) -> 
     each seed, pooled over all finalists (the residual of a randomised block design); the leader is the highest mean.
 
     Args:
-        scores: per finalist the accuracy on select of each seed; one without any is left out of account.
+        scores: per finalist the accuracy of each seed; one without any is left out of account. What the search scored
+            may stand for one seed more: it is too high by selection, but that shifts all finalists alike.
         level: see :data:`DROP_LEVEL`.
 
     Returns:

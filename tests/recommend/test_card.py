@@ -101,6 +101,23 @@ def test_failed_confirmations_are_counted() -> None:
     assert sentence(rec, "Failures") == "mla · concat: 1 of 5 confirmation trainings failed and are not counted."
 
 
+def test_a_dropped_finalist_is_named_with_its_seeds_and_counts_in_no_correction() -> None:
+    events = whole_run()
+    late = {
+        e["trial_id"]
+        for e in events
+        if e["event"] == "asked" and (e["stage"], e["method"]) == ("confirm", "ogm") and e["document"]["seed"] > 1000
+    }
+    rec = card.build([e for e in events if e.get("trial_id") not in late], FakeClips(), SWEEP)
+    dropped = [f for f in rec["finalists"] if f["dropped"]]
+    assert [(f["method"], len(f["seeds"])) for f in dropped] == [("ogm", 1)]
+    rivals = len(rec["finalists"]) - 2
+    assert f"after correction for {rivals} comparisons" in sentence(rec, "Evidence")
+    stream = io.StringIO()
+    Console(file=stream, width=150).print(terminal.render(rec))
+    assert f"{dropped[0]['label']} (1 seed)" in stream.getvalue()
+
+
 def test_without_joint_there_is_nothing_to_say() -> None:
     with pytest.raises(MMSearchError, match="plain joint training"):
         card.build(Run(trials=1).search().events, FakeClips(), SWEEP)

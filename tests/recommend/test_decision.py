@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -137,3 +138,19 @@ def test_three_points_at_a_noise_of_point_eight_are_found_on_five_seeds() -> Non
     means = {"joint": 0.9, "uniform": 0.93, "ogm": 0.9, "mla": 0.9, "frames": 0.8}
     found = [decide(drawn(rng, means, 0.008, 5)) for _ in range(200)]
     assert sum(d.kind == "method" and d.chosen.method == "uniform" for d in found) >= 0.95 * 200
+
+
+def test_a_dropped_finalist_is_compared_but_never_chosen_nor_tied_nor_the_leader() -> None:
+    lucky = dataclasses.replace(finalist("ogm", [0.99, 0.99]), dropped=True)
+    d = decide([finalist("joint", JOINT), finalist("uniform", shifted(0.05)), lucky])
+    assert (d.kind, d.chosen.method, d.leader.method, d.tied) == ("method", "uniform", "uniform", [])
+    gain = d.gain(lucky)
+    assert gain is not None and gain.difference is not None and len(gain.difference.values) == 2
+    alone = decide([finalist("joint", JOINT), lucky])
+    assert (alone.kind, alone.chosen.method, alone.tied) == ("baseline", "joint", [])
+
+
+def test_a_dropped_finalist_takes_nothing_from_what_the_others_seeds_say_of_the_noise() -> None:
+    rest = [finalist("joint", JOINT), finalist("uniform", shifted(0.01)), finalist("mla", shifted(0.001, 0.003))]
+    dropped = dataclasses.replace(finalist("ogm", [0.7, 0.71]), dropped=True)
+    assert decide(rest).noise == decide([*rest, dropped]).noise is not None

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from mmsearch.errors import MMSearchError
+from mmsearch.recommend.evidence import finalists_of
 from mmsearch.search.allocation import Race
+from mmsearch.search.finalists import FIRST_SEEDS, finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.simulate import FAMILIES, Curve, Synthetic, drive
-from mmsearch.search.sources import Chain, SearchSource, TeacherSource
+from mmsearch.search.simulate import FAMILIES, Curve, Recorded, Synthetic, drive
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
+from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Study
+from mmsearch.training import trial_id
 
 
 def sweep(study: Study, world, trials: int = 30, **options) -> float:
@@ -69,3 +76,68 @@ def test_the_budget_ends_the_asking(make_study) -> None:
     study = make_study()
     cost = sweep(study, Synthetic("spread", 0, study.space), trials=500, budget=100.0)
     assert 100 <= cost < 100 + 4 * study.space.settings["epochs"] * 2
+
+
+class Known:
+    """A world where a method alone says how good a training is."""
+
+    def __init__(self, **scores: float) -> None:
+        self.scores = scores
+
+    def curve(self, document: dict, params: dict) -> Curve:
+        score = self.truth(document) + int(trial_id(document), 16) % 7 * 1e-4
+        return Curve([score] * document["epochs"], 1.0, score)
+
+    def truth(self, document: dict) -> float:
+        return self.scores[document["method"]["name"]]
+
+    def peaks(self) -> dict[str, float]:
+        return self.scores
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_the_confirmation_drops_who_is_beaten_and_keeps_the_baselines(make_study, slots: int) -> None:
+    study = make_study()
+    world = Known(joint=0.8, ogm=0.5, unimodal=0.6, unimodal_teacher=0.805)
+    sweep(study, world, trials=24)
+    drive(study, ConfirmSource(study, finalists, seeds=5), world, slots=slots)
+    seeds = Counter(
+        "ensemble" if is_ensemble(r.document) else r.method for r in study.records.values() if r.stage == "confirm"
+    )
+    assert seeds["joint"] == seeds["unimodal"] == seeds["ensemble"] == 5
+    assert seeds["ogm"] == FIRST_SEEDS
+    found = {f.method: f for f in finalists_of(study.records)}
+    assert found["ogm"].dropped and len(found["ogm"].select) == FIRST_SEEDS and not found["joint"].dropped
+
+
+def test_a_confirmation_goes_on_from_its_journal(make_study) -> None:
+    world = Known(joint=0.8, ogm=0.5, unimodal=0.6, unimodal_teacher=0.805)
+    whole = make_study()
+    sweep(whole, world, trials=24)
+    drive(whole, ConfirmSource(whole, finalists, seeds=4), world, slots=1)
+    events = [e for e in whole.journal.events if e["event"] != "opened"]
+    for cut in range(len(events) - 100, len(events), 20):
+        study = make_study(events[:cut])
+        drive(study, ConfirmSource(study, finalists, seeds=4), world, slots=1)
+        assert list(study.records) == list(whole.records)
+
+
+def test_recorded_trainings_answer_for_the_nearest_setting(make_study) -> None:
+    space = make_study(epochs=3).space
+    joint = space.paper_documents("joint")[0]
+
+    def line(document: dict, lr: float, val: list[float], select: list[float]) -> dict:
+        optimizer = {**document["optimizer"], "lr": lr}
+        return {"document": {**document, "optimizer": optimizer}, "val": val, "select": select, "cost": 1.5}
+
+    low = line(joint, 0.001, [0.1, 0.2, 0.3], [0.1, 0.2, 0.31])
+    again = line({**joint, "seed": 7}, 0.001, [0.1, 0.2, 0.34], [0.1, 0.2, 0.33])
+    high = line(joint, 0.1, [0.1, 0.5, 0.6], [0.1, 0.5, 0.59])
+    world = Recorded([low, again, high])
+    near = {**joint, "optimizer": {**joint["optimizer"], "lr": 0.002}}
+    assert world.curve(near, {}).scores in (low["val"], again["val"])
+    assert world.curve(high["document"], {}) == Curve(high["val"], 1.5, 0.59)
+    assert world.truth(near) == pytest.approx(0.32)
+    assert world.peaks() == {"joint": 0.59}
+    with pytest.raises(MMSearchError, match="empty"):
+        Recorded([])

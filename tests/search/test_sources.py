@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from mmsearch.search.allocation import Joint
 from mmsearch.search.finalists import finalists
 from mmsearch.search.sources import (
     FINISHED,
@@ -162,3 +163,19 @@ def test_the_ensemble_is_tried_however_few_trials_there_are(make_study, simulate
     asks = simulate(study, both(study, 6))
     assert sum(is_ensemble(a.document) for a in asks) == 1
     assert {a.method for a in asks} == {"joint", "ogm", "unimodal", "unimodal_teacher"}
+
+
+def test_joint_lets_one_sampler_choose_the_method_after_every_paper_setting(make_study, simulate, driver) -> None:
+    def best_of_ogm(document: dict, epoch: int) -> float:
+        return 0.5 + 0.3 * (document["method"]["name"] == "ogm") + 0.1 * driver.quality(document)
+
+    study = make_study(epochs=1)
+    asks = simulate(study, both(study, 40, allocation=Joint()), score=best_of_ogm)
+    papers = [a for a in asks if a.why == "paper setting"]
+    assert len(asks) == 40 and [a.why for a in asks[2 : 2 + len(papers)]] == ["paper setting"] * len(papers)
+    drawn = Counter(a.method for a in asks[-20:])
+    assert drawn.most_common(1)[0][0] == "ogm" and drawn["ogm"] > 8, "more than the five of equal shares"
+    cut = next(i for i, e in enumerate(study.journal.events) if e.get("trial_id") == asks[30].trial_id)
+    again = make_study([e for e in study.journal.events[:cut] if e["event"] != "opened"], epochs=1)
+    simulate(again, both(again, 40, allocation=Joint()), score=best_of_ogm)
+    assert list(again.records) == list(study.records)

@@ -1,0 +1,55 @@
+"""Which documents are confirmed, and which of them stay."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmsearch.search.finalists import beaten, finalists, is_baseline
+from mmsearch.search.trials import TrialRecord
+
+
+def record(method: str, score: float, number: int, **knobs: object) -> TrialRecord:
+    document = {"method": {"name": method, **knobs}, "fold": 0, "epochs": 9, "number": number}
+    return TrialRecord(
+        f"{method}{number}", "search", method, "concat", document, {}, "tpe", state="complete", score=score
+    )
+
+
+def records(**scores: list[float]) -> dict[str, TrialRecord]:
+    found = [record(m, s, i) for m, among in scores.items() for i, s in enumerate(among)]
+    return {r.trial_id: r for r in found}
+
+
+def test_the_best_of_every_method_and_of_the_ensemble_the_baselines_first() -> None:
+    known = records(joint=[0.50, 0.52, 0.51], ogm=[0.79, 0.81, 0.80], agm=[0.60], opm=[0.82], unimodal=[0.40])
+    for other in (record("unimodal_teacher", 0.3, 0, teacher="ume"), record("unimodal_teacher", 0.7, 1, teacher="umt")):
+        known[other.trial_id] = other
+    known["opm0"].state = "pruned"
+    chosen = finalists(known)
+    assert [(d["method"]["name"], d["number"]) for d in chosen] == [
+        ("joint", 1), ("unimodal", 0), ("unimodal_teacher", 0), ("ogm", 1), ("unimodal_teacher", 1), ("agm", 0)
+    ]  # fmt: skip
+    assert [is_baseline(d) for d in chosen] == [True] * 3 + [False] * 3
+    assert finalists({}) == []
+
+
+def test_a_gap_beyond_the_noise_is_beaten_and_one_within_is_not() -> None:
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0, 0.05, 3)
+    means = [0.80, 0.798, 0.60, 0.79]
+    scores = [{i: float(m + s + rng.normal(0, 0.004)) for i, s in enumerate(seeds)} for m in means]
+    assert 2 in beaten(scores) and not {0, 1} & beaten(scores), "what all share on a seed is no noise"
+
+
+def test_nobody_is_beaten_on_one_seed_or_alone() -> None:
+    assert beaten([{0: 0.9}, {0: 0.1}]) == set()
+    assert beaten([{0: 0.9, 1: 0.9}]) == set() == beaten([])
+    assert beaten([{0: 0.9, 1: 0.9}, {}]) == set(), "no score says nothing"
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=6))
+def test_the_leader_is_never_beaten(values: list[list[float]]) -> None:
+    out = beaten([dict(enumerate(v)) for v in values])
+    assert max(range(len(values)), key=lambda i: sum(values[i])) not in out
