@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,12 +155,35 @@ def test_the_views_show_it(run: tuple[Path, str], capsys: pytest.CaptureFixture)
     assert "joint" in capsys.readouterr().out
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_resume(home: Path) -> None:
-    out = home / "stopped"
+def test_a_finished_sweep_is_extended(home: Path, run: tuple[Path, str]) -> None:
+    before = lines(run[0] / "journal.jsonl")
+    out = shutil.copytree(run[0], home / "extended")
+    result = subprocess.run(
+        [sys.executable, "-m", "mmsearch", "extend", str(out), "--methods", "opm", "--trials", "1", "--plain"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "MMSEARCH_CACHE": str(home / "cache")},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    events = lines(out / "journal.jsonl")
+    assert events[: len(before)] == before
+    asked = [e for e in events[len(before) :] if e["event"] == "asked"]
+    assert [e["method"] for e in asked if e["stage"] == "search"] == ["opm"]
+    assert not {e["trial_id"] for e in asked} & {e["trial_id"] for e in before if e["event"] == "asked"}
+    assert sum(e["event"] == "test_read" for e in events) == 1
+    assert json.loads((out / "recommendation.json").read_text())["provenance"]["extensions"] == 1
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(home: Path, run: tuple[Path, str]) -> None:
+    out, other = home / "stopped", home / "other"
+    shutil.copytree(run[0], other)
+    (home / "points.yaml").write_text("ogm:\n  - alpha: 0.111\n")
     environment = {**os.environ, "MMSEARCH_CACHE": str(home / "cache")}
     process = subprocess.Popen(
         command("--dataset", home / "clips/dataset.yaml", "--space", home / "space.yaml", "--out", out,
-                "--trials", TRIALS, "--seeds", 1),
+                "--trials", TRIALS, "--seeds", 1, "--sampler", "gp", "--points", home / "points.yaml",
+                "--warm-start", other),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 200
@@ -170,6 +195,8 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(home: Path) -> None:
     assert f"mmsearch resume {out}" in printed
     assert "Traceback" not in printed
     done = {t["trial_id"] for t in lines(out / "trials.jsonl")}
+    shutil.rmtree(other)
+    (home / "points.yaml").unlink()
     again = subprocess.run(
         [sys.executable, "-m", "mmsearch", "resume", str(out), "--plain"],
         capture_output=True, text=True, timeout=400, env=environment,
@@ -179,3 +206,5 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(home: Path) -> None:
     assert len(told) == len(set(told))
     assert done <= set(told)
     assert (out / "report.html").exists()
+    asked = [e for e in lines(out / "journal.jsonl") if e["event"] == "asked"]
+    assert "point" in {e["why"] for e in asked}, "what it started from is in its own folder"
