@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import time
@@ -18,12 +19,13 @@ from mmsearch.files import write_text
 from mmsearch.recommend.conclude import conclude
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.cluster import Resources, connect, disconnect, quiet
+from mmsearch.search.costs import measured
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
 from mmsearch.search.loggers import Trackers
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
-from mmsearch.search.plan import SEARCH_SHARE
+from mmsearch.search.plan import SEARCH_SHARE, equal_lengths
 from mmsearch.search.runner import read_test, run
 from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -73,7 +75,7 @@ def conduct(
                 data = _data(out, arguments, dataset, journal)
                 about = {"dataset": arguments.dataset, "classes": data.classes}
                 trackers.attach(journal, about if arguments.log_clips else {})
-                space = space_of(space_in(out), data.modalities, data.digest, arguments)
+                space = _lengthened(out, space_of(space_in(out), data.modalities, data.digest, arguments), arguments)
                 _search(arguments, out, journal, space, resources)
                 recommendation = conclude(
                     out,
@@ -85,6 +87,16 @@ def conduct(
                 )
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
+
+
+def _lengthened(out: Path, space: Space, arguments: Arguments) -> Space:
+    """The space with the lengths of equal cost also of the methods that an extension has added; they are recorded."""
+    if not arguments.equal_cost or space.methods.keys() <= arguments.lengths.keys():
+        return space
+    lengths = {**equal_lengths(space, measured(space, whatever_it_takes=True)), **arguments.lengths}
+    sweep = recorded_sweep(out)
+    _rewrite(out / "sweep.json", {**sweep, "arguments": {**sweep["arguments"], "lengths": lengths}})
+    return dataclasses.replace(space, lengths=lengths)
 
 
 def note_extensions(out: Path, journal: Journal) -> None:

@@ -130,8 +130,8 @@ def sweep(
     """
     out = Path(out).absolute()
     dataset, space_file = None, out / "space.yaml"
-    if not resume or arguments.equal_cost:
-        asked = request(arguments, out, resume=resume, address=address)
+    if not resume:
+        asked = request(arguments, out, address=address)
         arguments, dataset, space_file = asked.arguments, asked.dataset, asked.space_file
         on_plan(asked.plan)
     from mmsearch.conduct import conduct  # takes seconds, which nobody waits for whose request is impossible

@@ -72,10 +72,11 @@ def _budget(plan: Plan, budget: float, unit: str) -> str:
     from mmsearch.search.plan import SEARCH_SHARE
 
     said = (lambda x: f"{_number(x)} {unit}") if unit else duration
-    text = f"{said(budget)}: the search asks for nothing more after {said(SEARCH_SHARE * budget)}"
-    left = (1 - SEARCH_SHARE) * budget
+    share = SEARCH_SHARE * budget
+    text = f"{said(budget)}: the search asks for nothing more after {said(share)}"
+    left = budget - min(share, plan.search.expected)
     if unit and plan.confirmation.expected > left:
-        text += f"; the confirmation is not cut short and is expected to need more than the {said(left)} left"
+        text += f"; the confirmation is not cut short and is expected to need more than the {said(left)} left then"
     return text
 
 

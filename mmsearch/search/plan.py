@@ -179,11 +179,11 @@ def equal_lengths(space: Space, costs: Costs, stopping: Halving | None = None) -
     """The planned epochs under which a trial of every method costs what one of joint training does.
 
     Never fewer than the rungs need. One modality alone keeps the epochs of joint training, in which its encoder is
-    updated as often; its trials are the teachers.
+    updated as often; its trials are the teachers. What a method spends on its teachers is shared and does not count.
     """
     epochs, rungs = space.settings["epochs"], (stopping or Halving())
     least = next(e for e in itertools.count(1) if e == epochs or len(rungs.rungs(e)) == len(rungs.shares))
-    lengths = {}
+    lengths = dict.fromkeys(costs.of, epochs)
     for m, of in costs.of.items():
         trained = [cost for cost in of if cost]
         if trained and m != "unimodal":
@@ -325,8 +325,8 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
     """The sum over the trials of the confirmation of what one of a method counts.
 
     On every seed joint training, the teachers, their ensemble and, where it is no teacher, the best single modality.
-    Of the other methods none at least and all at most are finalists to the end; expected are half of them for the
-    first seeds and one to the end.
+    Every other method has its first seeds. Of those left none stay at least and all at most; expected is that half are
+    dropped before each further seed and one stays to the end.
 
     Args:
         space: what is searched.
@@ -340,8 +340,12 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
     baselines += Range(0, alone.expected, alone.high * (1 + apart))
     others = [unit[m] for m in space.methods if m not in ("joint", "unimodal") and not _only_ensemble(space, m)]
     first = min(FIRST_SEEDS, seeds)
-    typical = statistics.fmean(o.expected for o in others) if others else 0.0
-    more = Range(0, typical * (len(others) / 2 * first + seeds - first), sum(o.high for o in others) * seeds)
+    left = [len(others) if i < first else max(1, len(others) / 2 ** (i - first + 1)) for i in range(seeds)]
+    more = Range(
+        sum(o.low for o in others) * first,
+        statistics.fmean(o.expected for o in others) * sum(left) if others else 0,
+        sum(o.high for o in others) * seeds,
+    )
     return baselines * seeds + more
 
 
