@@ -151,7 +151,7 @@ class Mirror:
 def file_storage(path: Path) -> JournalStorage:
     """Optuna's storage in a file of its own, one line a change.
 
-    A last line that a kill has torn is cut off, and a file that cannot be read is begun again.
+    For whoever writes: a last line that a kill has torn is cut off, and a file that cannot be read is begun again.
     """
     if path.exists():
         whole = path.read_bytes()
