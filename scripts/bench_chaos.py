@@ -14,7 +14,8 @@ node joins) goes at moments drawn from a seed over the whole sweep. At the end:
 5. on the generated problem, where one method is better by far, that method is the verdict;
 6. with one slot, the documents in their order and the recommendation are those of the run without kills.
 
-generated: trainings are stand-ins with known curves. trained: the command line on small vectors, with real trainings.
+generated: trainings are stand-ins with known curves; the run without kills is made in one process, without Ray.
+trained: the command line on small vectors, with real trainings.
 Exit status 1 where anything of this does not hold.
 """
 
@@ -68,7 +69,7 @@ def quality(document: Mapping[str, Any]) -> float:
 
 
 class StandIn:
-    """A training whose curve is a function of its document; an epoch takes 0.15 seconds."""
+    """A training whose curve is a function of its document; an epoch takes as long as `nap.json` says."""
 
     on_step = staticmethod(lambda: None)
 
@@ -83,6 +84,7 @@ class StandIn:
         self.document = dict(document)
         self.epochs = self.document["epochs"]
         self.epoch = 0
+        self._nap = json.loads(data.with_name("nap.json").read_text()) if device != "none" else 0.0
 
     @property
     def ticks(self) -> int:
@@ -92,7 +94,7 @@ class StandIn:
         from mmsearch.training import EpochResult
 
         trains = self.document["method"].get("teacher") != "ume"
-        time.sleep(0.15)
+        time.sleep(self._nap)
         self.epoch = self.epoch + 1 if trains else self.epochs
         score = quality(self.document) * (1 - math.exp(-3 * self.epoch / self.epochs))
         return EpochResult(
@@ -146,39 +148,74 @@ def space_of(run: Path) -> Any:
     return Space.load(run / "space.yaml", data.modalities, data=data.digest)
 
 
+def source_of(study: Any) -> Any:
+    """What the generated sweep asks."""
+    from mmsearch.search.finalists import finalists
+    from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
+
+    return Chain(
+        {
+            "teachers": TeacherSource(study),
+            "search": SearchSource(study, trials=TRIALS),
+            "confirm": ConfirmSource(study, finalists, seeds=SEEDS),
+        }
+    )
+
+
+def concluded(run: Path, study: Any) -> None:
+    """Decides a finished generated sweep."""
+    from mmsearch.recommend.conclude import conclude
+
+    def read_test(trial_ids: list[str]) -> dict[str, dict[str, Any]]:
+        figure = {i: quality(study.records[i].document) for i in trial_ids}
+        return {i: {"accuracy": q, "macro_f1": q, "unimodal": {}} for i, q in figure.items()}
+
+    conclude(run, study.journal, generated_data(), {}, read_test)
+
+
 def child(run: Path, address: str, slots: int) -> None:
     """One session of the generated sweep."""
-    from mmsearch.recommend.conclude import conclude
     from mmsearch.search import cluster, runner
-    from mmsearch.search.finalists import finalists
     from mmsearch.search.journal import Journal
-    from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
     from mmsearch.search.study import Study
     from mmsearch.search.trial import Trial
 
     class StandInTrial(Trial):
         open_run = StandIn
 
-    (run / "space.yaml").write_text(SPACE.format(winner=WINNER))
     with cluster.quiet(run / "logs" / "ray.log"), Journal(run) as journal:
         study = Study(space_of(run), journal)
         resources = cluster.connect(address, cpus_per_trial=1, gpus_per_trial=0)
         resources.concurrent = slots
-        source = Chain(
-            {
-                "teachers": TeacherSource(study),
-                "search": SearchSource(study, trials=TRIALS),
-                "confirm": ConfirmSource(study, finalists, seeds=SEEDS),
-            }
-        )
+        source = source_of(study)
         runner.run(source, study, run, resources, checkpoint_seconds=0.0, trial_class=StandInTrial)
-
-        def read_test(trial_ids: list[str]) -> dict[str, dict[str, Any]]:
-            figure = {i: quality(study.records[i].document) for i in trial_ids}
-            return {i: {"accuracy": q, "macro_f1": q, "unimodal": {}} for i, q in figure.items()}
-
-        conclude(run, journal, generated_data(), {}, read_test)
+        concluded(run, study)
         cluster.disconnect()
+
+
+def undisturbed(run: Path) -> None:
+    """The generated sweep one trial at a time, in this process, without Ray and without kills."""
+    from mmsearch.search.job import figures_of
+    from mmsearch.search.journal import Journal
+    from mmsearch.search.sources import FINISHED
+    from mmsearch.search.study import Study
+
+    with Journal(run) as journal:
+        study = Study(space_of(run), journal)
+        source = source_of(study)
+        while (ask := source.next()) is not FINISHED:
+            study.issue(ask)
+            study.started(ask.trial_id, 0)
+            training = StandIn(ask.document, run, {}, "none", None)
+            record = study.records[ask.trial_id]
+            while not record.finished:
+                result = next(training)
+                fields = ("epoch", "epochs", "score", "metrics", "cost_joint_epochs", "seconds")
+                if not study.report(ask.trial_id, {k: getattr(result, k) for k in fields}) and result.final:
+                    select = figures_of(training.evaluate("select")) if ask.stage == "confirm" else None
+                    study.tell(ask.trial_id, "complete", select=select)
+            source.told(record)
+        concluded(run, study)
 
 
 class Machines:
@@ -232,9 +269,13 @@ class Machines:
 class Sweep:
     """A sweep of one of the problems, in a process that can be killed and begun again."""
 
-    def __init__(self, problem: str, folder: Path, machines: Machines, slots: int) -> None:
+    def __init__(self, problem: str, folder: Path, machines: Machines | None, slots: int, nap: float) -> None:
         self.problem = problem
         self.run = folder / "run"
+        if problem == "generated":
+            self.run.mkdir()
+            (self.run / "space.yaml").write_text(SPACE.format(winner=WINNER))
+            (self.run / "nap.json").write_text(json.dumps(nap))
         self.folder = folder
         self._machines = machines
         self._slots = slots
@@ -242,9 +283,9 @@ class Sweep:
 
     def begin(self) -> None:
         """Starts or resumes."""
+        assert self._machines is not None
         address = self._machines.address
         if self.problem == "generated":
-            self.run.mkdir(exist_ok=True)
             command = [__file__, "--child", str(self.run), "--address", address, "--slots", str(self._slots)]
         elif (self.run / "sweep.json").exists():
             command = ["-m", "mmsearch", "resume", str(self.run), "--address", address, "--plain"]
@@ -420,7 +461,7 @@ def write_clips(folder: Path) -> None:
 
 
 def trial(
-    problem: str, slots: int, kills: int, seed: int, home: Path, reference: Sweep | None
+    problem: str, slots: int, kills: int, seed: int, home: Path, nap: float, reference: Sweep | None
 ) -> tuple[Sweep, list[str]]:
     """One sweep with kills, or with none where there is no reference yet; what does not hold of it."""
     from mmsearch.search.trials import records
@@ -432,11 +473,15 @@ def trial(
     rng = np.random.default_rng(seed)
     kills_done: Counter[str] = Counter()
     began = time.monotonic()
+    if problem == "generated" and not reference:
+        sweep = Sweep(problem, folder, None, slots, nap)
+        undisturbed(sweep.run)
+        return sweep, []
     machines = Machines(slots)
     try:
-        sweep = Sweep(problem, folder, machines, slots)
+        sweep = Sweep(problem, folder, machines, slots, nap)
         last = reference.progress() if reference else 0
-        moments = sorted(rng.choice(max(1, last - 2), kills)) if reference else []
+        moments = sorted(rng.choice(max(1, int(0.9 * last)), kills)) if reference else []
         wrong = list(torment(sweep, machines, [int(m) for m in moments], rng, kills_done))
     finally:
         machines.close()
@@ -464,6 +509,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], metavar="N", help="trials at a time")
     parser.add_argument("--kills", type=int, default=20, metavar="N")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the moments, a run each")
+    parser.add_argument("--nap", type=float, default=0.15, metavar="SECONDS", help="of a stand-in's epoch")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -476,10 +522,10 @@ def main() -> int:
         write_clips(Path(home) / "clips")
         for problem in args.problems:
             for slots in args.slots:
-                reference, found = trial(problem, slots, 0, 0, Path(home), None)
+                reference, found = trial(problem, slots, 0, 0, Path(home), args.nap, None)
                 wrong += found
                 for seed in args.seeds:
-                    wrong += trial(problem, slots, args.kills, seed, Path(home), reference)[1]
+                    wrong += trial(problem, slots, args.kills, seed, Path(home), args.nap, reference)[1]
     print(f"{len(wrong)} faults" if wrong else "everything holds")
     return 1 if wrong else 0
 
