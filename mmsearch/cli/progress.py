@@ -152,6 +152,10 @@ class Progress:
             return self._told(record)
         if kind == "lost" and record:
             return f"{_name(record)}: its worker was lost ({event.get('reason') or 'no reason given'}); it will go on"
+        if kind == "halved" and record:
+            return (
+                f"{_name(record)}: a batch did not fit in memory; it goes on with {event['micro_batch']} clips at once"
+            )
         if kind == "started" and record and event.get("attempt", 1) > 1:
             return f"{_name(record)}: goes on from epoch {event['epoch']}, attempt {event['attempt']}"
         if kind == "waiting":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import rich
@@ -86,7 +87,8 @@ def _trial(r: TrialRecord, log: list[str]) -> RenderableType:
         ("test", percent(r.test["accuracy"]) if r.test else UNKNOWN),
         ("epochs", f"{r.epoch} of {r.epochs}"),
         ("cost", f"{joint_epochs(r.cost_joint_epochs)} joint epochs, {duration(r.seconds)}"),
-        ("lost workers", str(r.retries)),
+        ("lost workers", ", ".join(f"{n} ({kind})" for kind, n in Counter(k for k, _ in r.losses).items()) or "0"),
+        *([("micro-batch", count(r.micro_batch, "clip"))] if r.micro_batch else []),
     ]
     for name, value in rows:
         facts.add_row(name, Text(value))
