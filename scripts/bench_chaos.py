@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -40,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+logging.getLogger("ray").setLevel(logging.ERROR)
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 

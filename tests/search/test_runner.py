@@ -48,7 +48,7 @@ def wait_for(process: subprocess.Popen[str], run: Path, enough: Callable[[list[d
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=480)
     assert process.returncode == 0, out
     return out
 
