@@ -22,9 +22,6 @@ from mmsearch.training import trial_id
 SEARCH_SHARE = 0.6
 """Of a budget, the share after which the search asks for nothing more; the rest is the confirmation's."""
 
-_MANY = 1000
-"""Documents of a method beyond which it counts as inexhaustible."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -83,7 +80,6 @@ class Plan:
         search: joint epochs of the search, teachers included, where nothing but `trials` ends it.
         confirm_trials: trials of the confirmation, teachers included.
         confirmation: their joint epochs.
-        least: joint epochs of one trial of each method.
         budget: joint epochs of the sweep; None for no limit.
         time_budget: seconds of the sweep; None for no limit.
         measured: whether the costs were.
@@ -100,7 +96,6 @@ class Plan:
     search: Range
     confirm_trials: Range
     confirmation: Range
-    least: float
     budget: float | None
     time_budget: float | None
     measured: bool
@@ -143,17 +138,18 @@ def plan(
             f"--budget: {SEARCH_SHARE:.0%} of {budget:g} joint epochs are too few for one trial of each of "
             f"{len(space.methods)} methods; at least {math.ceil(least / SEARCH_SHARE)}"
         )
+    papers = {m: {trial_id(d): d for d in space.paper_documents(m)} for m in space.methods}
     methods = tuple(
         MethodPlan(
             m,
             tuple(f for f, reason in space.refusals(m).items() if not reason) or (OWN,),
             space.epochs(m),
             tuple(stopping.rungs(space.epochs(m), space.earliest(m)).values()),
-            len(space.paper_points(m)),
+            len(papers[m]),
             n,
             Range(min(costs.of[m]), costs.mean(m), max(costs.of[m])),
         )
-        for m, n in _shares(space, trials, allocation).items()
+        for m, n in _shares(space, papers, trials, allocation).items()
     )
     return Plan(
         methods=methods,
@@ -165,7 +161,6 @@ def plan(
         search=_search(space, costs, methods, trials, stopping.factor),
         confirm_trials=_confirmation(space, seeds, {m: Range.exactly(1) for m in space.methods}, 1),
         confirmation=_confirmation(space, seeds, {p.method: p.cost * p.epochs for p in methods}, 0),
-        least=least,
         budget=budget,
         time_budget=time_budget,
         measured=costs.measured,
@@ -227,18 +222,27 @@ def _one_trial(space: Space, costs: Costs, method: str) -> float:
     return first * space.epochs(method)
 
 
-def _shares(space: Space, trials: int, allocation: str) -> dict[str, Range]:
-    """How many trials each method gets: for sure, by an equal share, and where it gets all that are free."""
-    papers = {m: len({trial_id(d): d for d in space.paper_documents(m)}) for m in space.methods}
-    most = {m: _distinct(space, m, trials) for m in space.methods}
-    first = {m: 1 for m in space.methods} | {"unimodal": len(space.modalities)}
-    for m in first:
-        first[m] += any(map(is_ensemble, space.paper_documents(m)[1:]))
+def _shares(
+    space: Space, papers: Mapping[str, Mapping[str, dict[str, Any]]], trials: int, allocation: str
+) -> dict[str, Range]:
+    """How many trials each method gets: for sure, by an equal share, and where it gets all that are free.
+
+    Args:
+        space: what is searched.
+        papers: per method its paper settings, by identity.
+        trials: of all methods.
+        allocation: which method gets the next one.
+    """
+    most = {m: _distinct(space, m, trials) for m in papers}
+    first = {m: 1 + any(map(is_ensemble, list(documents.values())[1:])) for m, documents in papers.items()}
+    first["unimodal"] = len(space.modalities)
     even = _dealt(first, most, trials)
-    floor = {"race": {m: FLOOR for m in most}, "joint": papers}.get(allocation, even)
+    floor = {"race": {m: FLOOR for m in most}, "joint": {m: len(documents) for m, documents in papers.items()}}.get(
+        allocation, even
+    )
     sure = _dealt(first, {m: min(most[m], max(first[m], floor[m])) for m in most}, trials)
     free = trials - sum(sure.values())
-    return {m: Range(sure[m], even[m], min(most[m], sure[m] + free)) for m in space.methods}
+    return {m: Range(sure[m], even[m], min(most[m], sure[m] + free)) for m in papers}
 
 
 def _dealt(first: Mapping[str, int], most: Mapping[str, int], trials: int) -> dict[str, int]:
