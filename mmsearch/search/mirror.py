@@ -184,7 +184,7 @@ def database(url: str) -> RDBStorage:
 
 
 def check_database(url: str) -> None:
-    """Whether an address is one of a database that answers.
+    """Whether an address is one of a database that answers; nothing is written.
 
     Raises:
         MMSearchError: it is not, or it holds a password, which would end up in the run's folder.
@@ -199,6 +199,11 @@ def check_database(url: str) -> None:
         raise MMSearchError(
             f"--optuna: {address.render_as_string()}: leave the password to the environment (PGPASSWORD, ~/.my.cnf)"
         )
+    if address.get_backend_name() == "sqlite":
+        folder = Path(address.database or "").parent
+        if not folder.is_dir():
+            raise MMSearchError(f"--optuna: {url}: no folder {folder}")
+        return
     try:
         engine = sqlalchemy.create_engine(address)
         with engine.connect():

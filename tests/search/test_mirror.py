@@ -72,6 +72,7 @@ def test_the_studies_are_those_of_the_journal(searched, tmp_path: Path) -> None:
     assert seen == {"complete", "pruned", "failed"}
 
 
+@pytest.mark.filterwarnings("ignore:The value of `grace_period`")
 @pytest.mark.parametrize("harm", ["missing", "behind", "torn", "unreadable", "lock"])
 def test_what_a_kill_has_left_is_mended_without_doubles(searched, tmp_path: Path, monkeypatch, harm: str) -> None:
     searched(12)
@@ -150,7 +151,7 @@ def test_a_database_beside_it(searched, tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("studies.db", "--optuna: 'studies.db' is no address of a database such as sqlite:///studies.db"),
-        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
+        ("sqlite:////nowhere/at/all.db", "--optuna: sqlite:////nowhere/at/all.db: no folder /nowhere/at"),
         ("nosuch://host/db", "--optuna: nosuch://host/db: "),
     ],
 )
@@ -158,6 +159,15 @@ def test_a_database_that_does_not_answer_is_named(url: str, message: str) -> Non
     with pytest.raises(MMSearchError) as error:
         check_database(url)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_check_writes_nothing_and_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "studies.db"
+    check_database(f"sqlite:///{file}")
+    assert not file.exists()
+    file.write_text("no database, whatever its name says, and long enough to be looked at")
+    with pytest.raises(MMSearchError, match=r"--optuna: sqlite:///.*studies.db: .*file is not a database"):
+        database(f"sqlite:///{file}")
 
 
 def test_a_password_does_not_get_into_a_run() -> None:
