@@ -142,7 +142,7 @@ def _fairness(search: Sequence[TrialRecord]) -> dict[str, Any] | None:
         [
             method,
             str(epoch),
-            words.UNKNOWN if a.tau is None else f"{a.tau:.2f} ({a.low:.2f} to {a.high:.2f})",
+            words.UNKNOWN if a.tau is None else f"{a.tau:.2f} ({a.low:.2f} to {a.high:.2f})".replace("-", "−"),
             str(a.n),
             str(stopped[method]),
         ]

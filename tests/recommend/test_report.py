@@ -152,7 +152,7 @@ def test_the_front_and_the_fairness_of_stopping_are_tables(text: str, rec: dict[
     assert "Search trials that nothing betters in every objective" in page.text
     assert all(f["trial_id"] in page.text for f in rec["pareto"])
     assert "Was stopping fair?" in page.text and "likely to be higher" in page.text
-    assert re.search(r"0\.\d\d \(−?-?\d\.\d\d to \d\.\d\d\)", page.text)
+    assert re.search(r"0\.\d\d \(−?\d\.\d\d to \d\.\d\d\)", page.text)
 
 
 def test_a_run_too_short_to_say_anything_of_stopping_says_nothing() -> None:

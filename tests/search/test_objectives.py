@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from mmsearch.cli import main
 from mmsearch.errors import MMSearchError
 from mmsearch.search.objectives import check, front, measured
 from mmsearch.search.trials import TrialRecord
@@ -58,3 +61,18 @@ def test_an_unknown_objective_names_the_nearest() -> None:
     check(["accuracy", "worst_modality", "cost", "size"])
     with pytest.raises(MMSearchError, match=r"--objectives: unknown objective 'acuracy'; did you mean 'accuracy'\?"):
         check(["acuracy"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--objectives", "accuracy,sise", "--objectives: unknown objective 'sise'; did you mean 'size'?"),
+        ("--log", "tensorbord", "--log: unknown tracker 'tensorbord'; did you mean 'tensorboard'?"),
+    ],
+)
+def test_the_command_line_refuses_an_unknown_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, message: str
+) -> None:
+    assert main(["sweep", "--dataset", "demo", flag, value, "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not (tmp_path / "run").exists()
