@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmsearch.errors import MMSearchError
+import pytest
+
+from mmsearch.errors import MMSearchError, StorageError
 from mmsearch.files import storage_trouble
-from mmsearch.search.journal import FILE, read_events
+from mmsearch.search.journal import FILE, Journal, read_events
 
 JOURNAL = """
 import resource, signal, sys
@@ -58,6 +60,13 @@ def test_a_journal_on_a_full_disk_ends_with_its_last_whole_event(tmp_path: Path)
     heard, _, reason = line.partition(" ")
     assert reason == f"{tmp_path / FILE}: file too large"
     assert len(read_events(tmp_path)) == 1 + int(heard) and (tmp_path / FILE).read_bytes().endswith(b"}\n")
+
+
+def test_a_journal_that_is_gone_takes_no_more_events(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        (tmp_path / FILE).unlink()
+        with pytest.raises(StorageError, match=r"journal.jsonl: the file is gone"):
+            journal.append({"event": "told", "trial_id": "a"})
 
 
 def test_a_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path: Path) -> None:
