@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmsearch.cli import main
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
 from mmsearch.search.cluster import Resources
@@ -111,3 +112,17 @@ def test_what_ray_says_of_a_loss(text: str, kind: str) -> None:
 def test_a_lost_machine_never_uses_up_a_trial_s_retries() -> None:
     assert LIMITS["node"] == float("inf") and all(LIMITS[k] < 10 for k in ("worker", "memory", "hang"))
     assert is_bug("The actor died because of an error raised in its creation task, ray::Trial.__init__()")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--keep", "-1", "-1 is less than 0"),
+        ("--hang-after", "0m", "0m is not above 0"),
+        ("--gpus-per-trial", "some", "'some' is not a number"),
+    ],
+)
+def test_a_wrong_flag_ends_in_one_line(flag: str, value: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", flag, value])
+    assert ended.value.code == 2 and f"argument {flag}: {said}" in capsys.readouterr().err
