@@ -22,7 +22,16 @@ from ray.tune.search import Searcher
 from mmsearch.errors import Interrupted, StorageError
 from mmsearch.files import storage_trouble
 from mmsearch.search.cluster import Resources
-from mmsearch.search.job import CHECKPOINT_SECONDS, clips, figures_of, heartbeat, log_file, tidy, weights_dir
+from mmsearch.search.job import (
+    CHECKPOINT_SECONDS,
+    clips,
+    figures_of,
+    heartbeat,
+    log_file,
+    out_of_memory,
+    tidy,
+    weights_dir,
+)
 from mmsearch.search.journal import Event
 from mmsearch.search.losses import LIMITS, is_bug, kind_of, verdict
 from mmsearch.search.sources import Signal, Source
@@ -30,6 +39,7 @@ from mmsearch.search.study import Study
 from mmsearch.search.trial import Trial
 from mmsearch.search.trials import TrialRecord, TrialTable
 from mmsearch.training import evaluate
+from mmsearch.training.loop import EVALUATED_AT_ONCE
 
 WAVE = 500
 """Trials after which Ray Tune is begun afresh: it keeps what it knows of a trial for as long as it runs."""
@@ -126,7 +136,14 @@ def read_test(run_dir: Path, trial_ids: list[str], resources: Resources) -> dict
 
 def _read_test(run_dir: str, trial_id: str) -> dict[str, Any]:
     data = clips(str(Path(run_dir) / "data.json"))
-    return figures_of(evaluate(weights_dir(Path(run_dir), trial_id), data, "test"))
+    at_once = EVALUATED_AT_ONCE
+    while True:
+        try:
+            return figures_of(evaluate(weights_dir(Path(run_dir), trial_id), data, "test", batch_size=at_once))
+        except Exception as error:
+            if at_once == 1 or not out_of_memory(error):
+                raise
+        at_once = max(1, at_once // 4)
 
 
 class _Desk:

@@ -13,9 +13,11 @@ import torch
 from mmsearch.cli import main
 from mmsearch.data.clips import ClipData
 from mmsearch.errors import MMSearchError
+from mmsearch.search import runner
 from mmsearch.search.cluster import Resources
 from mmsearch.search.losses import LIMITS, is_bug, kind_of
 from mmsearch.search.shares import CONTEXT, SHARES, cap, probe, shares_of
+from mmsearch.training import Evaluation
 
 GIB = 2**30
 
@@ -126,3 +128,19 @@ def test_a_wrong_flag_ends_in_one_line(flag: str, value: str, said: str, capsys:
     with pytest.raises(SystemExit) as ended:
         main(["sweep", flag, value])
     assert ended.value.code == 2 and f"argument {flag}: {said}" in capsys.readouterr().err
+
+
+def test_a_model_too_large_for_many_clips_reads_the_test_part_with_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def evaluated(weights: Path, data: None, part: str, batch_size: int) -> Evaluation:
+        tried.append(batch_size)
+        if batch_size > 8:
+            raise torch.OutOfMemoryError("planted")
+        none = np.zeros(0)
+        return Evaluation(0.5, 0.25, {"sound": 0.75}, 0.1, none, none, none, None, None)
+
+    monkeypatch.setattr(runner, "clips", lambda path: None)
+    monkeypatch.setattr(runner, "evaluate", evaluated)
+    assert runner._read_test("run", "a") == {"accuracy": 0.5, "macro_f1": 0.25, "unimodal": {"sound": 0.75}}
+    assert tried == [128, 32, 8]
