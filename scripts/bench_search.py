@@ -19,7 +19,9 @@ Regret is the truth of the best setting of the best method less that of the reco
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -34,12 +36,12 @@ from typing import Any
 import numpy as np
 
 from mmsearch.batch import KINDS, Modality
-from mmsearch.recommend.decision import decide
+from mmsearch.recommend.decision import Finalist, decide
 from mmsearch.recommend.evidence import finalists_of
 from mmsearch.search.allocation import ALLOCATIONS
-from mmsearch.search.finalists import finalists
+from mmsearch.search.finalists import FIRST_SEEDS, beaten, finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.simulate import FAMILIES, Curve, Recorded, Synthetic, World, drive
+from mmsearch.search.simulate import FAMILIES, NOISE, SPLIT_NOISE, Curve, Recorded, Synthetic, World, drive
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import BASELINES, Space
 from mmsearch.search.stopping import FACTOR, SHARES, Halving
@@ -161,14 +163,21 @@ def confirmed(study: Study, world: World, search_cost: float) -> dict[str, Any]:
 
 
 class PeerSpace:
-    """Our space as Optuna's define-by-run function: the method is one more choice."""
+    """Our space as Optuna's define-by-run function: the method is one more choice.
 
-    def __init__(self, space: Space) -> None:
+    Args:
+        space: what is searched.
+        world: with it a configuration carries its curve, for a trial that is to replay it.
+    """
+
+    def __init__(self, space: Space, world: World | None = None) -> None:
         self.space = space
+        self.world = world
 
-    def __call__(self, trial: Any) -> None:
+    def __call__(self, trial: Any) -> dict[str, Any] | None:
         method = trial.suggest_categorical("method", list(self.space.methods))
-        self.space.suggest(trial, method)
+        document, params = self.space.suggest(trial, method)
+        return {"replay": dataclasses.asdict(self.world.curve(document, params))} if self.world else None
 
     def points(self) -> list[dict[str, Any]]:
         """The paper's setting of every method."""
@@ -178,16 +187,16 @@ class PeerSpace:
         """The document of a configuration that the searcher suggests, and its parameters."""
         import optuna
 
-        params = {k: v for k, v in config.items() if k != "method"}
+        params = {k: v for k, v in config.items() if k not in ("method", "replay")}
         return self.space.suggest(optuna.trial.FixedTrial(params), config["method"])
 
 
-def peer(strategy: str, space: Space) -> tuple[Any, Any]:
-    """Ray's searcher and scheduler."""
+def peer(strategy: str, space: Space, world: World | None = None) -> tuple[Any, Any]:
+    """Ray's searcher and scheduler; with a world its configurations carry their curves."""
     from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    inner = PeerSpace(space)
+    inner = PeerSpace(space, world)
     searcher = OptunaSearch(inner, metric="score", mode="max", points_to_evaluate=inner.points(), seed=space.seed + 1)
     epochs = space.settings["epochs"]
     common = {"time_attr": "epoch", "metric": "score", "mode": "max", "max_t": epochs}
@@ -354,21 +363,18 @@ def check_peers(problems: Sequence[tuple[str, int]], trials: int = 25) -> int:
 
     class Replay(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
-            space, world = problem(config["problem"], config["seed"])
-            params = {k: v for k, v in config.items() if k not in ("problem", "seed")}
-            document, params = PeerSpace(space).document(params)
-            self.curve, self.epochs, self.epoch = world.curve(document, params), document["epochs"], 0
+            self.curve, self.epoch = config["replay"], 0
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.setup(new_config)
             return True
 
         def step(self) -> dict[str, Any]:
-            self.epoch = self.epochs if self.curve.at_once else self.epoch + 1
-            if self.curve.fails_at is not None and self.epoch >= self.curve.fails_at:
+            scores, fails_at = self.curve["scores"], self.curve["fails_at"]
+            self.epoch = len(scores) if self.curve["at_once"] else self.epoch + 1
+            if fails_at is not None and self.epoch >= fails_at:
                 raise RuntimeError("simulated")
-            score = self.curve.scores[self.epoch - 1]
-            return {"score": score, "epoch": self.epoch, "done": self.epoch >= self.epochs}
+            return {"score": scores[self.epoch - 1], "epoch": self.epoch, "done": self.epoch >= len(scores)}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             (Path(checkpoint_dir) / "epoch").write_text(str(self.epoch))
@@ -384,11 +390,10 @@ def check_peers(problems: Sequence[tuple[str, int]], trials: int = 25) -> int:
             space, world = problem(name, seed)
             sweep = PeerSweep(*peer(strategy, space), space, world, ahead=strategy != "optuna+asha")
             sweep.run(trials=trials)
-            searcher, scheduler = peer(strategy, space)
+            searcher, scheduler = peer(strategy, space, world)
             with tempfile.TemporaryDirectory() as folder:
                 grid = tune.Tuner(
                     Replay,
-                    param_space={"problem": name, "seed": seed},
                     tune_config=tune.TuneConfig(
                         search_alg=searcher,
                         scheduler=scheduler,
@@ -398,9 +403,8 @@ def check_peers(problems: Sequence[tuple[str, int]], trials: int = 25) -> int:
                     ),
                     run_config=tune.RunConfig(storage_path=folder, verbose=0),
                 ).fit()
-            theirs = [({k: v for k, v in r.config.items() if k not in ("problem", "seed")}, r.metrics) for r in grid]
             here = [(t.config, t.epoch) for t in sweep.trials]
-            there = [(config, metrics.get("epoch", 0)) for config, metrics in theirs]
+            there = [({k: v for k, v in r.config.items() if k != "replay"}, r.metrics.get("epoch", 0)) for r in grid]
             same += here == there
             if here != there:
                 first = next(i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b)
@@ -409,6 +413,54 @@ def check_peers(problems: Sequence[tuple[str, int]], trials: int = 25) -> int:
         differing += len(problems) - same
     ray.shutdown()
     return int(differing > 0)
+
+
+def null(runs: int, seed: int = 0) -> str:
+    """How often a winner is declared where no finalist is better than another, as a Markdown table.
+
+    Trainings differ by NOISE, splits by SPLIT_NOISE; what the search scored is the best of three such.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [
+        "| seeds | finalists | all as noisy | one three times as noisy | finalists to the end |",
+        "|---|---|---|---|---|",
+    ]
+    for seeds, count in itertools.product((3, 5), (6, 11, 20)):
+        names = ["joint", "unimodal", *(f"m{i}" for i in range(count - 2))]
+        shares, left = [], 0.0
+        for noisy in (1, 3):
+            sd = NOISE * np.where(np.arange(count) == 2, noisy, 1)
+            won = 0
+            for _ in range(runs):
+                score = rng.normal(0, sd[:, None], (count, 3)).max(1)
+                select = rng.normal(0, sd[:, None], (count, seeds)) + rng.normal(0, SPLIT_NOISE, seeds)
+                given = confirmed_seeds(score, select)
+                left += sum(n == seeds for n in given) / runs / 2
+                found = [
+                    Finalist({"method": {"name": names[k]}}, {}, dict(enumerate(select[k, :n])), dropped=n < seeds)
+                    for k, n in enumerate(given)
+                ]
+                won += decide(found).kind in ("method", "unimodal")
+            shares.append(won / runs)
+        rows.append(f"| {seeds} | {count} | {shares[0]:.1%} | {shares[1]:.1%} | {left:.1f} |")
+    return "\n".join(rows)
+
+
+def confirmed_seeds(score: np.ndarray, select: np.ndarray) -> list[int]:
+    """How many seeds the confirmation gives each finalist, of which the first two are baselines.
+
+    Args:
+        score: `[finalists]`, of the search.
+        select: `[finalists, seeds]`.
+    """
+    left, given = list(range(len(score))), [0] * len(score)
+    for i in range(select.shape[1]):
+        if i >= FIRST_SEEDS:
+            out = beaten([{-1: score[n], **dict(enumerate(select[n, :i]))} for n in left])
+            left = [n for k, n in enumerate(left) if k not in out or n < 2]
+        for n in left:
+            given[n] += 1
+    return given
 
 
 def solve(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -422,21 +474,21 @@ def solve(task: dict[str, Any]) -> list[dict[str, Any]]:
     lines = []
 
     def add(strategy: str, figures: Mapping[str, Any], started: float) -> None:
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         lines.append({"problem": name, "seed": seed, "strategy": strategy, **figures, "seconds": seconds})
 
     race = task["race"]
     for strategy in OURS:
         if strategy in task["strategies"]:
             space, world = make()
-            started = time.perf_counter()
+            started = time.process_time()
             figures = ours(strategy, space, world, race["search_cost"] if race else math.inf)
             race = race or figures
             add(strategy, figures, started)
     for strategy in PEERS:
         if strategy in task["strategies"]:
             space, world = make()
-            started = time.perf_counter()
+            started = time.process_time()
             for figures in peers(strategy, space, world, race["search_cost"], race["cost"]):
                 add(figures["strategy"], figures, started)
     return lines
@@ -497,7 +549,7 @@ def by_family(lines: Sequence[Mapping[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--work", type=Path, required=True, help="folder of the results; what is there is not run again"
+        "--work", type=Path, default=Path("runs/search"), help="folder of the results; what is there is not run again"
     )
     parser.add_argument("--seeds", choices=["tune", "final"], default="final", help="which generated problems")
     parser.add_argument("--strategies", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS], metavar="NAME")
@@ -510,7 +562,11 @@ def main() -> int:
     parser.add_argument(
         "--check-peers", type=int, nargs="?", const=20, metavar="N", help="through Ray itself, N problems"
     )
+    parser.add_argument("--null", type=int, nargs="?", const=500, metavar="N", help="no true difference, N runs each")
     args = parser.parse_args()
+    if args.null:
+        print(null(args.null))
+        return 0
     seeds = (TUNE if args.seeds == "tune" else FINAL)[: args.per_family]
     if args.check_peers:
         return check_peers([(f, s) for s in seeds for f in args.families][: args.check_peers])
@@ -549,7 +605,7 @@ def main() -> int:
         wins = sum(r["kind"] == "method" for r in none)
         print(f"\nrace on none: a method is declared better than joint training in {wins} of {len(none)}")
         seconds, trials = (np.mean([r[k] for r in race]) for k in ("seconds", "trials"))
-        print(f"race: {seconds:.2f} s a sweep of {trials:.0f} trials and their confirmation")
+        print(f"race: {seconds:.2f} s of processor time a sweep of {trials:.0f} trials and their confirmation")
     return 0
 
 

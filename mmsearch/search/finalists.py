@@ -36,22 +36,24 @@ def finalists(records: Records) -> list[dict[str, Any]]:
 
     The ensemble of unimodal models counts as a method of its own. With a handful of trials a method, the best score
     tells of luck with settings as much as of the method, so that no bar on it keeps the best method in; it is the
-    confirmation that drops, as soon as it can tell. Only trials that ran to their end count; a tie goes to the one
-    asked first.
+    confirmation that drops, as soon as it can tell. A trial that was stopped stands for a method only where none ran
+    to its end, the one that came furthest first; a failed one never does. A tie goes to the one asked first.
 
     Args:
         records: of a finished search.
     """
-    best: dict[str, TrialRecord] = {}
+    groups: dict[str, list[TrialRecord]] = {}
     for record in records.values():
-        if record.state != "complete" or not record.searched or record.score is None:
-            continue
-        group = group_of(record.document)
-        if group not in best or record.score > (best[group].score or 0.0):
-            best[group] = record
+        if record.state in ("complete", "pruned") and record.searched and record.score is not None:
+            groups.setdefault(group_of(record.document), []).append(record)
+    best = {g: max(found, key=_merit) for g, found in groups.items()}
     baselines = [g for g in _BASELINES if g in best]
-    others = sorted((g for g in best if g not in _BASELINES), key=lambda g: -(best[g].score or 0.0))
+    others = sorted((g for g in best if g not in _BASELINES), key=lambda g: _merit(best[g]), reverse=True)
     return [best[g].document for g in [*baselines, *others]]
+
+
+def _merit(record: TrialRecord) -> tuple[bool, int, float]:
+    return record.state == "complete", 0 if record.state == "complete" else record.epoch, record.score or 0.0
 
 
 def beaten(scores: Sequence[Mapping[int, float]], level: float = DROP_LEVEL) -> set[int]:

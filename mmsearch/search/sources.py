@@ -241,7 +241,9 @@ class ConfirmSource(_Source):
         searched = self.records.get(trial_id(document))
         selects = {i: self.records[t].select for i, t in enumerate(trial_ids)}
         fresh = {i: float(select["accuracy"]) for i, select in selects.items() if select}
-        return fresh if searched is None or searched.score is None or not fresh else {-1: searched.score, **fresh}
+        if searched is None or searched.state != "complete" or searched.score is None or not fresh:
+            return fresh
+        return {-1: searched.score, **fresh}
 
     def _seed(self, documents: Sequence[dict[str, Any]], i: int) -> list[list[Ask]]:
         """By finalist what it needs on a seed: its teachers, then itself."""

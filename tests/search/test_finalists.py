@@ -26,13 +26,21 @@ def test_the_best_of_every_method_and_of_the_ensemble_the_baselines_first() -> N
     known = records(joint=[0.50, 0.52, 0.51], ogm=[0.79, 0.81, 0.80], agm=[0.60], opm=[0.82], unimodal=[0.40])
     for other in (record("unimodal_teacher", 0.3, 0, teacher="ume"), record("unimodal_teacher", 0.7, 1, teacher="umt")):
         known[other.trial_id] = other
-    known["opm0"].state = "pruned"
+    known["opm0"].state = "failed"
     chosen = finalists(known)
     assert [(d["method"]["name"], d["number"]) for d in chosen] == [
         ("joint", 1), ("unimodal", 0), ("unimodal_teacher", 0), ("ogm", 1), ("unimodal_teacher", 1), ("agm", 0)
     ]  # fmt: skip
     assert [is_baseline(d) for d in chosen] == [True] * 3 + [False] * 3
     assert finalists({}) == []
+
+
+def test_a_stopped_trial_stands_for_a_method_only_where_none_ran_to_its_end() -> None:
+    known = records(joint=[0.9, 0.5, 0.6], ogm=[0.9, 0.5])
+    for name, epoch in (("joint0", 3), ("joint1", 1), ("joint2", 3), ("ogm0", 3)):
+        known[name].state, known[name].epoch = "pruned", epoch
+    known["joint0"].state = "failed"
+    assert [(d["method"]["name"], d["number"]) for d in finalists(known)] == [("joint", 2), ("ogm", 1)]
 
 
 def test_a_gap_beyond_the_noise_is_beaten_and_one_within_is_not() -> None:
