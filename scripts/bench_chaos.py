@@ -492,8 +492,8 @@ def trial(
         wrong.append("documents or recommendation are not those of the run without kills")
     trials = records(sweep.events())
     lost = Counter(kind for r in trials.values() for kind, _ in r.losses)
-    if lost - kills_done:
-        wrong.append("more workers were lost in some way than were killed so")
+    if any(lost[kind] > kills_done[kind] for kind in lost if kind != "node"):
+        wrong.append("a lost machine was held against a trial")
     sessions = sum(e["event"] == "opened" for e in sweep.events())
     print(
         f"  {time.monotonic() - began:.0f} s, {len(trials)} trials, {sessions} sessions, "
