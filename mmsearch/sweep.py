@@ -21,9 +21,9 @@ from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search import loggers, objectives
 from mmsearch.search.allocation import ALLOCATIONS
-from mmsearch.search.costs import declared, measured
+from mmsearch.search.costs import assumed, declared, measured
 from mmsearch.search.mirror import check_database
-from mmsearch.search.plan import Plan, equal_lengths, plan
+from mmsearch.search.plan import Plan, check_budget, equal_lengths, plan
 from mmsearch.search.samplers import SAMPLERS
 from mmsearch.search.space import BASELINES, ENSEMBLE, Space
 from mmsearch.search.warm import Start
@@ -83,6 +83,8 @@ def request(arguments: Arguments, out: Path, *, resume: bool = False, address: s
     if not resume:
         Start.load(space, arguments.points, arguments.warm_start)
         _check_folder(out)
+    if arguments.budget is not None:
+        check_budget(space, assumed(space), arguments.budget)
     costs = measured(space, whatever_it_takes=arguments.equal_cost)
     if arguments.equal_cost:
         arguments = dataclasses.replace(arguments, lengths={**equal_lengths(space, costs), **arguments.lengths})

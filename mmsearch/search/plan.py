@@ -132,12 +132,7 @@ def plan(
         MMSearchError: the budget is too small for one trial of each method.
     """
     stopping = stopping or Halving()
-    least = sum(_one_trial(space, costs, m) for m in space.methods)
-    if budget is not None and SEARCH_SHARE * budget < least:
-        raise MMSearchError(
-            f"--budget: {SEARCH_SHARE:.0%} of {budget:g} joint epochs are too few for one trial of each of "
-            f"{len(space.methods)} methods; at least {math.ceil(least / SEARCH_SHARE)}"
-        )
+    check_budget(space, costs, budget)
     papers = {m: {trial_id(d): d for d in space.paper_documents(m)} for m in space.methods}
     methods = tuple(
         MethodPlan(
@@ -168,6 +163,22 @@ def plan(
         gpus=gpus,
         at_once=at_once,
     )
+
+
+def check_budget(space: Space, costs: Costs, budget: float | None) -> None:
+    """Refuses a budget in joint epochs that is too small for one trial of each method.
+
+    Where the costs are only assumed, half of the least passes: what is cheap would otherwise be refused for nothing.
+
+    Raises:
+        MMSearchError: with the least.
+    """
+    least = sum(_one_trial(space, costs, m) for m in space.methods) / SEARCH_SHARE
+    if budget is not None and budget < (least if costs.measured else least / 2):
+        raise MMSearchError(
+            f"--budget: {SEARCH_SHARE:.0%} of {budget:g} joint epochs are too few for one trial of each of "
+            f"{len(space.methods)} methods; at least {'' if costs.measured else 'about '}{math.ceil(least)}"
+        )
 
 
 def equal_lengths(space: Space, costs: Costs, stopping: Halving | None = None) -> dict[str, int]:
