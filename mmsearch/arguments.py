@@ -58,7 +58,7 @@ class Arguments:
     max_epochs: int | None = None
     equal_cost: bool = False
     lengths: dict[str, int] = dataclasses.field(default_factory=dict)
-    allocation: str = "equal"
+    allocation: str = "race"
     sampler: str = "tpe"
     points: str | None = None
     warm_start: str | None = None
