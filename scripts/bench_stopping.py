@@ -327,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--trials", type=int, default=36)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--allocation", choices=list(ALLOCATIONS), default="equal")
+    parser.add_argument("--allocation", choices=list(ALLOCATIONS), default="race")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args(arguments)
     try:
