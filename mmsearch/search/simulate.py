@@ -353,7 +353,8 @@ class Recorded:
     confirmation therefore repeats the truth, without noise.
 
     Args:
-        lines: `document`, `val` and `select` (accuracy after every epoch it had) and `cost` (joint epochs an epoch).
+        lines: `document`, `val` and `select` (accuracy after every epoch it had; one alone: nothing was trained, fewer
+            than planned: it failed) and `cost` (joint epochs an epoch).
 
     Raises:
         MMSearchError: no line at all.
@@ -382,11 +383,14 @@ class Recorded:
         """See :class:`World`."""
         lines = self._nearest(document)
         line = lines[int(trial_id(dict(document)), 16) % len(lines)]
+        known, epochs = len(line["val"]), line["document"]["epochs"]
+        at_once = known == 1 < epochs
         return Curve(
-            scores=list(line["val"]),
+            scores=[*line["val"], *line["val"][-1:] * (epochs - known)],
             cost=line["cost"],
             select=line["select"][-1],
-            at_once=len(line["val"]) == 1 < line["document"]["epochs"],
+            fails_at=known + 1 if known < epochs and not at_once else None,
+            at_once=at_once,
         )
 
     def truth(self, document: Mapping[str, Any]) -> float:

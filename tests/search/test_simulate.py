@@ -139,5 +139,8 @@ def test_recorded_trainings_answer_for_the_nearest_setting(make_study) -> None:
     assert world.curve(high["document"], {}) == Curve(high["val"], 1.5, 0.59)
     assert world.truth(near) == pytest.approx(0.32)
     assert world.peaks() == {"joint": 0.59}
+    broken = Recorded([line(joint, 0.1, [0.1, 0.2], [0.1, 0.2])]).curve(joint, {})
+    assert broken.fails_at == 3 and len(broken.scores) == 3
+    assert Recorded([line(joint, 0.1, [0.4], [0.5])]).curve(joint, {}).at_once
     with pytest.raises(MMSearchError, match="empty"):
         Recorded([])
