@@ -99,7 +99,7 @@ class Mirror:
                         f"{found.study_name}: the Optuna storage has a study of that name, of another sweep; "
                         "give this sweep another folder name, or name another storage"
                     )
-                if name == self._name and self._same(trials, told):
+                if name == self._name and sweep == self._sweep and self._same(trials, told):
                     there |= {t.user_attrs["trial_id"] for t in trials}
                     self._ids[method] = found._study_id
                 elif sweep == self._sweep or name == self._name:

@@ -93,6 +93,15 @@ def test_what_a_kill_has_left_is_mended_without_doubles(searched, tmp_path: Path
     assert states(tmp_path / "run") == expected(study)
 
 
+def test_a_study_whose_making_a_kill_has_cut_short_is_made_anew(searched, tmp_path: Path) -> None:
+    searched(0)
+    storage = file_storage(tmp_path / "run" / FILE)
+    optuna.create_study(study_name="run/ogm", storage=storage, direction="maximize")
+    searched(8)
+    study = searched(12)
+    assert states(tmp_path / "run") == expected(study)
+
+
 def test_trials_that_the_journal_does_not_have_are_written_anew(searched, tmp_path: Path) -> None:
     searched(12)
     journal = tmp_path / "run" / "journal.jsonl"
