@@ -55,6 +55,9 @@ FINAL = range(100, 110)
 
 TRIALS_PER_METHOD = 6
 SEEDS = 5
+PEER_TRIALS_PER_METHOD = 20
+"""At most; else a peer repeats an ensemble that is best, and costs nothing, for ever."""
+
 EQUAL = 1.03
 """Costs within this ratio count as equal."""
 
@@ -310,7 +313,7 @@ def peers(strategy: str, space: Space, world: World, search_cost: float, cost: f
     """
     searcher, scheduler = peer(strategy, space)
     sweep = PeerSweep(searcher, scheduler, space, world, ahead=strategy != "optuna+asha")
-    sweep.run(budget=cost)
+    sweep.run(budget=cost, trials=PEER_TRIALS_PER_METHOD * len(space.methods))
     last = {i: score for i, _, score, _ in sweep.log}
     chosen = sweep.trials[max((i for i in last if last[i] is not None), key=lambda i: last[i])]
     peaks = world.peaks()
