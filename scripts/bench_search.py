@@ -146,18 +146,26 @@ def ours(strategy: str, space: Space, world: World, budget: float) -> dict[str, 
 
 
 def confirmed(study: Study, world: World, search_cost: float) -> dict[str, Any]:
-    """What is recommended after the finalists of a study were confirmed, and what that is worth."""
+    """What is recommended after the finalists of a study were confirmed, and what that is worth.
+
+    Where joint training failed throughout, as a peer may leave it, the highest mean is.
+    """
     trials = len(study.records)
     chosen = finalists(study.records)
     spent = drive(study, ConfirmSource(study, finalists, seeds=SEEDS), world, slots=1)
-    decision = decide(finalists_of(study.records))
+    found = finalists_of(study.records)
+    if any(f.method == "joint" for f in found):
+        decision = decide(found)
+        chosen_config, leader, kind = decision.chosen.config, decision.leader.config, decision.kind
+    else:
+        chosen_config, leader, kind = found[0].config, found[0].config, "nothing to compare against"
     peaks = world.peaks()
     best = max(peaks.values())
     methods = {d["method"]["name"] for d in chosen}
     return {
-        "regret": best - world.truth(decision.chosen.config),
-        "regret_leader": best - world.truth(decision.leader.config),
-        "kind": decision.kind,
+        "regret": best - world.truth(chosen_config),
+        "regret_leader": best - world.truth(leader),
+        "kind": kind,
         "finalists": len(chosen),
         "best_in": any(peaks[m] >= best - 1e-9 for m in methods),
         "near_in": any(peaks[m] >= best - NEAR for m in methods),
