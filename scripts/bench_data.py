@@ -52,13 +52,13 @@ import yaml
 
 from mmsearch.data import ClipData, Dataset, Store, clip_data, default_store, prepare
 from mmsearch.data.decode import decode_clip
-from mmsearch.data.pipeline import decode_shard
+from mmsearch.data.pipeline import SHARDS_PER_CORE, decode_shard
 from mmsearch.errors import MMSearchError
 
 PARTS = ("decode", "route", "read")
 PLAIN, PROCESSES, MAPPED = "PyAV, frames thrown away", "a process per core", "numpy memory map"
 DECODED, RAY, RAW = "mmsearch", "Ray Data", "mmsearch, raw"
-ROUTE_CLIPS, ROUTE_ROUNDS, SHARDS_PER_CORE = 1000, 7, 8
+ROUTE_CLIPS, ROUTE_ROUNDS = 1000, 7
 READERS, BATCH = 3, 64
 READ_CLIPS, SLOW_CLIPS = 1520, 152
 """Clips a turn of reading, where they are stored as arrays and where not."""

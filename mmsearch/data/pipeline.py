@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 SHARD_CLIPS = 128
 """At most this many clips a shard; fewer where there is too little work for every core."""
 
-SHARDS_PER_CORE = 8
+SHARDS_PER_CORE = 6
+"""Where there are few clips. Ray Data looks for finished tasks every tenth of a second, and after two or three looks
+begins the next one: a core rests for a quarter of a second after every shard."""
 
 TASK_RETRIES = 1
 """How often a task whose worker died runs again; Ray Data's own default is for ever."""
