@@ -77,3 +77,9 @@ def test_a_name_given_twice_is_refused() -> None:
 
     with pytest.raises(MMSearchError, match="method 'joint' is given twice"):
         METHODS.register(Other)
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Else pytest collects one of two files and not the other."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

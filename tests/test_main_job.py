@@ -92,7 +92,7 @@ def test_it_ends_with_a_recommendation_and_a_report(run: tuple[Path, str]) -> No
     finalists = {f["method"] for f in recommendation["finalists"]}
     assert {"joint", "unimodal", "unimodal_teacher"} <= finalists
     for f in recommendation["finalists"]:
-        assert len(f["seeds"]) == 2
+        assert len(f["seeds"]) in ([2] if f["method"] in ("joint", "unimodal") else [1, 2]), "the beaten are dropped"
         assert len(f["select"]["ci95"]) == len(f["test"]["ci95"]) == 2
 
 
@@ -181,7 +181,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(home: Path, run: tuple[Path
     environment = {**os.environ, "MMSEARCH_CACHE": str(home / "cache")}
     process = subprocess.Popen(
         command("--dataset", home / "clips/dataset.yaml", "--space", home / "space.yaml", "--out", out,
-                "--trials", TRIALS, "--seeds", 1, "--sampler", "gp", "--points", home / "points.yaml",
+                "--trials", TRIALS + 3, "--seeds", 1, "--sampler", "gp", "--points", home / "points.yaml",
                 "--warm-start", other),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     )  # fmt: skip

@@ -19,16 +19,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
 import yaml
 
 from mmsearch.data import _demo_picture, _demo_sound
-from mmsearch.data.dataset import SETTINGS, ModalityConfig
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.knobs import check_knobs, knob, knobs_of
+
+if TYPE_CHECKING:
+    from mmsearch.data.dataset import ModalityConfig
 
 GENERATOR = 1
 """Version of the generator; to be raised whenever the same configuration gives other clips."""
@@ -265,6 +267,8 @@ def _description(config: DemoConfig) -> dict[str, Any]:
 
 def demo_modalities(config: DemoConfig) -> dict[str, ModalityConfig]:
     """The modalities of a demo set, known before its clips are made."""
+    from mmsearch.data.dataset import SETTINGS, ModalityConfig  # with torch, which those who make clips do without
+
     return {
         name: ModalityConfig(given["kind"], given["column"], {k: v for k, v in given.items() if k in SETTINGS[name]})
         for name, given in _description(config)["modalities"].items()
