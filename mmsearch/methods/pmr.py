@@ -18,9 +18,15 @@ from mmsearch.methods import Context, Dominance, Method, NoOp
 _PAPER = {"variant": "paper"}
 
 
+TOUCHING = 1e-5
+"""Nearer than this a feature lies on its prototype, as the only clip of its class in the sample does: which way leads
+from one to the other is then a matter of rounding, and the gradient, a unit vector whatever the distance, is zero."""
+
+
 def similarities(h: Tensor, c: Tensor) -> Tensor:
     """sim = -‖h - c_k‖₂, not squared, `[B, C]`; features `[B, D]`, prototypes `[C, D]`."""
-    return -torch.cdist(h, c, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(h, c, compute_mode="donot_use_mm_for_euclid_dist")
+    return -distance.masked_fill(distance < TOUCHING, 0.0)
 
 
 def moving_mean(new: Tensor, count: Tensor, old: Tensor, seen: Tensor, eps: float) -> Tensor:

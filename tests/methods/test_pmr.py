@@ -49,6 +49,13 @@ def test_worked_moving_mean() -> None:
     close(moving_mean(new, torch.tensor([3]), old, torch.tensor([True]), 0.2), [[0.8, 1.2]])
 
 
+def test_a_feature_on_its_prototype_up_to_rounding_is_pushed_nowhere() -> None:
+    c = torch.tensor([[0.5, 0.25], [2.0, 0.0]])
+    h = (c[:1] + 1e-7).requires_grad_()
+    similarities(h, c)[:, 0].sum().backward()
+    assert h.grad is not None and not h.grad.any()
+
+
 def test_a_class_without_clips_keeps_its_prototype_and_a_new_one_takes_its_mean_whole() -> None:
     new = torch.tensor([[0.0], [4.0], [5.0]])
     old = torch.tensor([[1.0], [2.0], [0.0]])
