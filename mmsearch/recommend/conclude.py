@@ -45,9 +45,10 @@ def conclude(
     Raises:
         MMSearchError: no finished confirmation of plain joint training.
     """
-    finalists, decision = card.decided(journal.events, data, margin=margin)
+    events = journal.events
+    finalists, decision = card.decided(events, data, margin=margin)
     ids = sorted(t for f in finalists for t in f.trial_ids.values())
-    readings = [sorted(e["finalists"]) for e in journal.events if e["event"] == "test_read"]
+    readings = [sorted(e["finalists"]) for e in events if e["event"] == "test_read"]
     if ids not in readings:
         journal.append(
             {
@@ -60,12 +61,13 @@ def conclude(
         if again or not readings:
             journal.append({"event": "test_read", "finalists": ids})
             readings.append(ids)
-    read = {e["trial_id"] for e in journal.events if e["event"] == "test"}
+    read = {e["trial_id"] for e in events if e["event"] == "test"}
     due = {i for reading in readings for i in reading}
     left = [i for i in ids if i in due and i not in read]
     for trial_id, figures in (read_test(left) if left else {}).items():
         journal.append({"event": "test", "trial_id": trial_id, **figures})
-    recommendation = card.build(journal.events, data, sweep, margin=margin)
+    events = journal.events
+    recommendation = card.build(events, data, sweep, margin=margin)
     card.write(run_dir, recommendation)
-    report.write(run_dir, recommendation, journal.events)
+    report.write(run_dir, recommendation, events)
     return recommendation

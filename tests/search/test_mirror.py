@@ -186,7 +186,8 @@ def test_a_password_does_not_get_into_a_run() -> None:
 
 
 def test_the_dashboard_opens_it(searched, tmp_path: Path) -> None:
-    optuna_dashboard = pytest.importorskip("optuna_dashboard")
+    import optuna_dashboard
+
     study = searched(12)
     app = optuna_dashboard.wsgi(file_storage(tmp_path / "run" / FILE))
     environ: dict = {"PATH_INFO": "/api/studies", "wsgi.input": io.BytesIO()}
