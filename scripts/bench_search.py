@@ -53,9 +53,9 @@ TUNE = range(20)
 FINAL = range(100, 110)
 """Seeds of the problems of the final figure, of every family."""
 
-TRIALS_PER_METHOD = 6
+TRIALS_PER_METHOD = 8
 SEEDS = 5
-PEER_TRIALS_PER_METHOD = 20
+PEER_TRIALS_PER_METHOD = 40
 """At most; else a peer repeats an ensemble that is best, and costs nothing, for ever."""
 
 EQUAL = 1.03

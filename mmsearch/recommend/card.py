@@ -257,7 +257,9 @@ def _no_clear_winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[
             f"{lead['a']} leads plain joint training by {points_interval(lead)} points over {seeds}, which is not "
             f"beyond the noise after correction for {count(len(against), 'comparison')}."
         )
-    return [say, "Until more confirmation seeds tell, the configuration handed over is plain joint training."]
+    handed = "plain joint training" if d["label"] == d["reference"] else d["label"]
+    which = "the highest mean among the cheapest of those not told apart"
+    return [say, f"Until more confirmation seeds tell, the configuration handed over is {handed}: {which}."]
 
 
 def _tie(d: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:

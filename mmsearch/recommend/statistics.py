@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from mmsearch.search.blocks import fit
+
 LEVEL = 0.95
 """The coverage of every interval; a difference is beyond the noise at 1 - LEVEL after Holm's correction."""
 
@@ -73,21 +75,18 @@ class Noise:
 
 
 def pooled_noise(scores: Sequence[Mapping[int, float]]) -> Noise | None:
-    """The noise of a paired difference, from all finalists over the seeds that all of them have.
+    """The noise of a paired difference, from all finalists, by :func:`mmsearch.search.blocks.fit`.
 
     Args:
-        scores: per finalist the value of each seed.
+        scores: per finalist the value of each seed that it has.
 
     Returns:
-        None unless two finalists or more share three seeds or more.
+        None unless there are two finalists or more and :data:`FEW_SEEDS` seeds or more.
     """
-    seeds = sorted(set.intersection(*(set(s) for s in scores))) if scores else []
-    if len(seeds) < FEW_SEEDS or len(scores) < 2:
+    if len(scores) < 2 or len(set().union(*scores)) < FEW_SEEDS:
         return None
-    y = np.array([[s[seed] for seed in seeds] for s in scores])
-    residual = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
-    freedom = (y.shape[0] - 1) * (y.shape[1] - 1)
-    return Noise(2 * float((residual**2).sum()) / freedom, freedom)
+    blocks = fit(scores)
+    return Noise(2 * blocks.variance, blocks.freedom) if blocks else None
 
 
 def mean_interval(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from mmsearch.search.blocks import fit
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.trials import Records, TrialRecord
 
 FIRST_SEEDS = 1
 """Seeds of every finalist before any is dropped."""
 
-DROP_LEVEL = 0.1
+FEW_SEEDS = 3
+"""Seeds after which the confirmation ends where joint training beats everything else."""
+
+DROP_LEVEL = 0.2
 """One-sided: a finalist is dropped where its gap to the leader would be as large by noise in this share of cases."""
+
+_ROUNDING = 1e-9
 
 _BASELINES = ("joint", "unimodal", "unimodal_teacher/ensemble")
 
@@ -57,10 +62,7 @@ def _merit(record: TrialRecord) -> tuple[bool, int, float]:
 
 
 def beaten(scores: Sequence[Mapping[int, float]], level: float = DROP_LEVEL) -> set[int]:
-    """Which finalists are behind the leader beyond the noise.
-
-    Differences are paired by seed. The noise is what is left of the scores without the mean of each finalist and of
-    each seed, pooled over all finalists (the residual of a randomised block design); the leader is the highest mean.
+    """Which finalists are behind the leader beyond the noise, by :func:`mmsearch.search.blocks.fit`.
 
     Args:
         scores: per finalist the accuracy of each seed; one without any is left out of account. What the search scored
@@ -70,14 +72,10 @@ def beaten(scores: Sequence[Mapping[int, float]], level: float = DROP_LEVEL) -> 
     Returns:
         Their positions.
     """
-    known = [i for i, s in enumerate(scores) if s]
-    seeds = sorted(set.intersection(*(set(scores[i]) for i in known))) if known else []
-    if len(known) < 2 or len(seeds) < 2:
+    blocks = fit(scores)
+    if blocks is None:
         return set()
-    y = np.array([[scores[i][seed] for seed in seeds] for i in known])
-    mean = y.mean(1)
-    residual = y - y.mean(0) - mean[:, None] + y.mean()
-    freedom = (len(known) - 1) * (len(seeds) - 1)
-    error = math.sqrt(2 * float((residual**2).sum()) / freedom / len(seeds))
-    behind = mean.max() - mean > float(stats.t.isf(level, freedom)) * error
-    return {i for i, out in zip(known, behind, strict=True) if out}
+    leader = int(np.nanargmax(blocks.level))
+    bar = float(stats.t.isf(level, blocks.freedom))
+    behind = blocks.level[leader] - blocks.level
+    return {i for i in range(len(scores)) if behind[i] > bar * blocks.error(leader, i) + _ROUNDING}

@@ -14,7 +14,7 @@ from mmsearch.fusion import FUSIONS, OWN
 from mmsearch.methods import METHODS
 from mmsearch.search.allocation import FLOOR
 from mmsearch.search.costs import Costs
-from mmsearch.search.finalists import FIRST_SEEDS
+from mmsearch.search.finalists import FEW_SEEDS, FIRST_SEEDS
 from mmsearch.search.space import ENSEMBLE, Space, is_ensemble
 from mmsearch.search.stopping import Halving
 from mmsearch.training import trial_id
@@ -339,8 +339,8 @@ def _search(space: Space, costs: Costs, methods: Sequence[MethodPlan], trials: i
 def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble: float) -> Range:
     """The sum over the trials of the confirmation of what one of a method counts.
 
-    On every seed joint training, the teachers, their ensemble and, where it is no teacher, the best single modality.
-    Every other method has its first seeds. Of those left none stay at least and all at most; expected is that half are
+    On every seed, three at least, joint training, the teachers, their ensemble and, where it is no teacher, the best
+    single modality. Every other method has its first seeds. Of those left none stay at least and all at most; expected is that half are
     dropped before each further seed and one stays to the end.
 
     Args:
@@ -361,7 +361,8 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
         statistics.fmean(o.expected for o in others) * sum(left) if others else 0,
         sum(o.high for o in others) * seeds,
     )
-    return baselines * seeds + more
+    few = min(FEW_SEEDS, seeds)
+    return Range(baselines.low * few, baselines.expected * seeds, baselines.high * seeds) + more
 
 
 def _only_ensemble(space: Space, method: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmsearch.search.allocation import Allocation, Equal, Joint, Standing
-from mmsearch.search.finalists import FIRST_SEEDS, beaten, is_baseline
+from mmsearch.search.finalists import FEW_SEEDS, FIRST_SEEDS, beaten, group_of, is_baseline
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Ask, Study
 from mmsearch.search.trials import Records, TrialRecord
@@ -164,7 +164,7 @@ class SearchSource(_Source):
         for method in methods:
             ask = self._untried(method)
             if ask is None and self._may_be_drawn(method):
-                ask = self.study.suggest(method)
+                ask = self.study.transfer(method) or self.study.suggest(method)
             if ask is not None:
                 return ask
             self._exhausted.add(method)
@@ -193,7 +193,8 @@ class ConfirmSource(_Source):
     Nothing is asked before every trial of the search has ended. Every finalist gets a first seed; before each further
     one those that are beaten beyond the noise, by these seeds and the search's own score, are dropped, so that many
     finalists cost little. The baselines stay to the end, and fill the slots that would otherwise wait for a seed to be
-    complete. Who is dropped is a function of the records alone.
+    complete. Where joint training beats all others there is no seed after the third, unless it has begun. Who is
+    dropped is a function of the records alone.
 
     Args:
         study: the study.
@@ -230,6 +231,10 @@ class ConfirmSource(_Source):
                 done = [[self._seed(documents, j)[n][-1].trial_id for j in range(i)] for n in left]
                 if all(map(self.ready, done)):
                     out = beaten([self._scores(documents[n], ids) for n, ids in zip(left, done, strict=True)])
+                    alone = [group_of(documents[n]) for k, n in enumerate(left) if k not in out] == ["joint"]
+                    begun = any(self._seed(documents, i)[n][-1].trial_id in self.records for n in left)
+                    if alone and i >= FEW_SEEDS and not begun:
+                        return
                     left = [n for k, n in enumerate(left) if k not in out or is_baseline(documents[n])]
                 else:
                     left = [n for n in left if is_baseline(documents[n])]

@@ -178,6 +178,25 @@ class Space:
 
         return self._document(method, pick, self.seed, 0), params
 
+    def blend(
+        self, method: str, own: Mapping[str, Any], other: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A setting of a method with the encoders and the optimiser of another setting, as of :meth:`suggest`.
+
+        Args:
+            method: its name.
+            own: parameters of a setting of the method; what they lack is at the paper's setting.
+            other: parameters of a setting of any method; what the method does not choose is left out.
+        """
+        params: dict[str, Any] = {}
+
+        def pick(name: str, knob: Knob) -> Any:
+            shared = name.startswith(("optimizer", "encoder.")) or name.partition(".")[0] in self.optimizers
+            params[name] = (other if shared else own).get(name, knob.paper)
+            return params[name]
+
+        return self._document(method, pick, self.seed, 0), params
+
     def setting(
         self, method: str, values: Mapping[str, Any], where: Callable[[str], str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -167,6 +167,22 @@ class Study:
                 trial = study.ask()
             yield trial
 
+    def transfer(self, method: str) -> Ask | None:
+        """The method's best setting so far with the encoders and the optimiser of the best trial of any method.
+
+        Learning rates and the like suit most methods alike, so that what one has found is worth a trial to the
+        others. None where that is a known document, or no trial with an optimiser has run to its end.
+        """
+        done = [r for among in self._searched.values() for r in among if r.state == "complete" and r.score is not None]
+        trained = [r for r in done if "optimizer" in r.params]
+        if not trained:
+            return None
+        best = max(trained, key=lambda r: r.score or 0.0)
+        own = max((r for r in done if r.method == method), key=lambda r: r.score or 0.0, default=None)
+        document, params = self.space.blend(method, own.params if own else {}, best.params)
+        ask = Ask.of(document, stage="search", why="transfer", params=params)
+        return None if ask.trial_id in self.records else ask
+
     def paper(self, method: str) -> list[Ask]:
         """The settings of a method that no sampler draws.
 

@@ -9,7 +9,7 @@ import pytest
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend.evidence import finalists_of
 from mmsearch.search.allocation import Race
-from mmsearch.search.finalists import FIRST_SEEDS, finalists
+from mmsearch.search.finalists import FEW_SEEDS, FIRST_SEEDS, finalists
 from mmsearch.search.journal import Journal
 from mmsearch.search.simulate import FAMILIES, Curve, Recorded, Synthetic, drive
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -95,19 +95,33 @@ class Known:
         return self.scores
 
 
+def confirmed_seeds(study) -> Counter:
+    found = [r for r in study.records.values() if r.stage == "confirm"]
+    return Counter("ensemble" if is_ensemble(r.document) else r.method for r in found)
+
+
 @pytest.mark.parametrize("slots", [1, 3])
 def test_the_confirmation_drops_who_is_beaten_and_keeps_the_baselines(make_study, slots: int) -> None:
     study = make_study()
     world = Known(joint=0.8, ogm=0.5, unimodal=0.6, unimodal_teacher=0.805)
     sweep(study, world, trials=24)
     drive(study, ConfirmSource(study, finalists, seeds=5), world, slots=slots)
-    seeds = Counter(
-        "ensemble" if is_ensemble(r.document) else r.method for r in study.records.values() if r.stage == "confirm"
-    )
+    seeds = confirmed_seeds(study)
     assert seeds["joint"] == seeds["unimodal"] == seeds["ensemble"] == 5
     assert seeds["ogm"] == FIRST_SEEDS
     found = {f.method: f for f in finalists_of(study.records)}
     assert found["ogm"].dropped and len(found["ogm"].select) == FIRST_SEEDS and not found["joint"].dropped
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_where_joint_training_beats_everything_the_confirmation_ends_early(make_study, slots: int) -> None:
+    study = make_study()
+    world = Known(joint=0.8, ogm=0.5, unimodal=0.6, unimodal_teacher=0.7)
+    sweep(study, world, trials=24)
+    drive(study, ConfirmSource(study, finalists, seeds=6), world, slots=slots)
+    seeds = confirmed_seeds(study)
+    assert FEW_SEEDS <= seeds["joint"] <= (FEW_SEEDS if slots == 1 else 6), "free slots are filled with later seeds"
+    assert seeds["joint"] == seeds["unimodal"] == seeds["ensemble"]
 
 
 def test_a_confirmation_goes_on_from_its_journal(make_study) -> None:

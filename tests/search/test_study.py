@@ -95,6 +95,27 @@ def test_a_stop_that_was_decided_but_not_told_is_told_on_opening(make_study, sim
     assert not resumed.unfinished()
 
 
+def test_what_one_method_found_of_the_optimizer_is_tried_with_the_others(make_study) -> None:
+    study = make_study()
+    assert study.transfer("ogm") is None, "nothing has run to its end"
+    asks = {method: study.paper(method)[0] for method in ("joint", "ogm")}
+    lr = study.space.optimizers["sgd"].knobs["lr"]
+    document, params = study.space.setting("joint", {"sgd.lr": lr.high}, lambda name: name)
+    asks["best"] = Ask.of(document, stage="search", why="tpe", params=params)
+    for (name, ask), score in zip(asks.items(), (0.5, 0.6, 0.9), strict=True):
+        trial = begin(study, ask)
+        study.report(trial, epoch(9, score))
+        study.tell(trial, "complete")
+    ask = study.transfer("ogm")
+    assert ask is not None and ask.why == "transfer"
+    assert ask.document["optimizer"]["lr"] == lr.high
+    assert ask.document["method"] == asks["ogm"].document["method"], "the rest is the method's own best"
+    assert study.space.params_of(ask.document) == ask.params
+    assert study.transfer("joint") is None, "that is the best trial itself"
+    begin(study, ask)
+    assert study.transfer("ogm") is None, "once"
+
+
 def test_the_sampler_learns(make_study) -> None:
     early, late = [], []
     for seed in range(3):
