@@ -340,8 +340,8 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
     """The sum over the trials of the confirmation of what one of a method counts.
 
     On every seed, three at least, joint training, the teachers, their ensemble and, where it is no teacher, the best
-    single modality. Every other method has its first seeds. Of those left none stay at least and all at most; expected is that half are
-    dropped before each further seed and one stays to the end.
+    single modality. Every other method has its first seeds. Of those left none stay at least and all at most; expected
+    is that half are dropped before each further seed and one stays to the end.
 
     Args:
         space: what is searched.
