@@ -6,31 +6,15 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.metrics.cluster import contingency_matrix
-from sklearn.preprocessing import minmax_scale
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from mmsearch.diagnostics.separability import separability
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Dominance, Method, NoOp
 
 CLIPS = 20_000
 """At most that many clips of a part are clustered, spread evenly over it."""
-
-
-def purity(label: np.ndarray, clusters: np.ndarray) -> float:
-    """P = (1/n)·Σ_k max_c |cluster k ∩ class c|; both `[n]`, any integers."""
-    return float(contingency_matrix(label, clusters).max(axis=0).sum() / len(label))
-
-
-def separability(h: np.ndarray, label: np.ndarray, n_classes: int) -> float:
-    """Purity of the K-means clusters (K = C) of features `[n, D]`, every column scaled to [-1, 1]."""
-    kmeans = KMeans(min(n_classes, len(h)), n_init=4, random_state=0)
-    with threadpool_limits(1, user_api="openmp"):  # the order in which threads add up is not fixed
-        return purity(label, kmeans.fit_predict(minmax_scale(h, (-1, 1))))
 
 
 def relearn(theta: Tensor, theta_0: Tensor, a: float) -> None:

@@ -11,12 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mmsearch.batch import Batch, Output
+from mmsearch.diagnostics.probes import probe
 from mmsearch.fusion import Fusion
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Method, NoOp, Stage
@@ -83,19 +81,6 @@ def accuracy_weights(unimodal: dict[str, Tensor], batch: Batch) -> list[float]:
     hits = {u: (z.argmax(1) == batch.label)[batch.present[u]] for u, z in unimodal.items()}
     a = [h.double().mean().item() if len(h) else 0.0 for h in hits.values()]
     return [x / sum(a) if sum(a) else 1 / len(a) for x in a]
-
-
-def probe(features: np.ndarray, label: np.ndarray) -> Any:
-    """Logistic regression on standardised features `[N, D]`; one quarter of every class picks C of three."""
-    check = np.zeros(len(label), dtype=bool)
-    check[np.argsort(label, kind="stable")[::4]] = True
-
-    def fit(C: float, rows: np.ndarray) -> Any:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
-        return model.fit(features[rows], label[rows])
-
-    best = max((0.01, 0.1, 1.0), key=lambda C: fit(C, ~check).score(features[check], label[check]))
-    return fit(best, np.ones_like(check))
 
 
 def paired_se(n01: int, n10: int, n: int) -> float:

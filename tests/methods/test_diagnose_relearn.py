@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmsearch.methods.diagnose_relearn import DiagnoseRelearn, purity, relearn, separability
+from mmsearch.diagnostics.separability import purity, separability
+from mmsearch.methods.diagnose_relearn import DiagnoseRelearn, relearn
 from mmsearch.testing import MethodConformance, difference, finish, toy_data, weights
 from mmsearch.training import Training, train
 
