@@ -24,12 +24,16 @@ from mmsearch.search.trials import Records, TrialRecord, apply
 HEARTBEAT = 60.0
 """Seconds after which plain progress says how far it is although no trial has ended."""
 
+_DECIDED = ("decide", "refit", "done")
+"""Phases of which nobody says how many trials are left."""
+
 _PHASES = {
     "decode": "decoding",
     "teachers": "single modalities",
     "search": "search",
     "confirm": "confirmation on fresh seeds",
     "decide": "decision",
+    "refit": "training of the recommended model on all development clips",
     "done": "done",
 }
 
@@ -178,7 +182,7 @@ class Progress:
         spent = f"{joint_epochs(record.cost_joint_epochs)} joint epochs, {duration(record.seconds)}"
         score = percent(record.score) if record.score is not None else "no score"
         if record.state == "complete":
-            text = f"{score} ({spent})"
+            text = f"{score} ({spent})" if record.stage != "refit" else f"{score} of the clips it trained on ({spent})"
         elif record.state == "pruned":
             text = f"stopped at epoch {record.epoch} of {record.epochs} with {score} ({spent})"
         else:
@@ -200,7 +204,7 @@ def _name(record: TrialRecord) -> str:
 
 
 def _of(phase: str, plan: Plan, records: Records) -> str:
-    planned = expected(plan, records) if phase not in ("", "decide", "done") else None
+    planned = expected(plan, records) if phase not in ("", *_DECIDED) else None
     return f" of {planned}" if planned else ""
 
 
@@ -218,7 +222,7 @@ def expected(plan: Plan, records: Records) -> int | None:
 def _confirming(records: Records) -> dict[int, list[TrialRecord]]:
     seeds: dict[int, list[TrialRecord]] = {}
     for r in records.values():
-        if not r.searched:
+        if not r.searched and r.stage != "refit":
             seeds.setdefault(r.document["seed"], []).append(r)
     return seeds
 
@@ -309,7 +313,7 @@ def _table(events: list[dict[str, Any]], records: Records, phase: str, plan: Pla
         f"  {done}{total} trials  {duration(elapsed(events, phase, now))} elapsed",
     )
     known = [seconds for seconds in left if seconds is not None]
-    if known and len(known) == len(left) and phase not in ("decide", "done"):
+    if known and len(known) == len(left) and phase not in _DECIDED:
         head.append(f"  about {duration(sum(known))} left in this phase")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
@@ -325,7 +329,7 @@ def _table(events: list[dict[str, Any]], records: Records, phase: str, plan: Pla
             Text(str(row.failed or UNKNOWN), style="red" if row.failed else "dim"),
             Text(percent(row.best), style="bold" if row.best is not None and row.best == best else ""),
             joint_epochs(row.cost_joint_epochs),
-            UNKNOWN if row.left is None or phase in ("decide", "done") else duration(row.left),
+            UNKNOWN if row.left is None or phase in _DECIDED else duration(row.left),
         )
     notes = [Text("best val: the search's own score, high by selection; the result is what fresh seeds confirm", "dim")]
     if plan.run_dir:

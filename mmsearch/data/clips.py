@@ -103,6 +103,14 @@ class ClipData:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def decoding(self) -> dict[str, dict[str, Any]] | None:
+        """Per modality the manifest's `column`, whether its cells are `inline` texts, and the `settings` of decoding.
+
+        None where nothing was decoded, or an older version listed the clips.
+        """
+        return (self._document or {}).get("decoding")
+
     @classmethod
     def from_arrays(
         cls,
@@ -187,13 +195,14 @@ class ClipData:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MMSearchError(f"{path}: not a readable list of clips ({type(error).__name__}: {error})") from None
 
-    def part(self, name: str, fold: int = 0) -> np.ndarray:
+    def part(self, name: str, fold: int | None = 0) -> np.ndarray:
         """The rows of one part, int64, in ascending order.
 
         Args:
             name: "train", "val", "select" or "test"; "held" is cut from train, the same for whoever needs it, and
                 "fit" is the rest of train.
-            fold: 0 for the search, 1 and up for confirmation; "test" is the same on every fold.
+            fold: 0 for the search, 1 and up for confirmation; "test" is the same on every fold. None: the whole
+                development part is train, and val and select are those of fold 0, trained on as well.
 
         Raises:
             MMSearchError: no such part, or too few clips or groups for three parts.
@@ -207,6 +216,8 @@ class ClipData:
         if name == "test":
             return np.flatnonzero(self.test)
         development = np.flatnonzero(~self.test)
+        if fold is None:
+            return development if name == "train" else self.part(name, 0)
         if fold not in self._folds:
             group = None if self.group is None else self.group[development]
             self._folds[fold] = development_fold(self.label[development], group, fold)
@@ -295,6 +306,33 @@ class ClipData:
         label = torch.from_numpy(self.label[clips.row])
         return Batch(inputs, label, torch.from_numpy(clips.row), present, draws)
 
+    def worse(self, quality: Quality) -> ClipData:
+        """The same clips with quality dials turned, on top of what may have been done to them; in memory alone.
+
+        Args:
+            quality: reads the clips as they are here; `truth` is then what these dials did.
+
+        Raises:
+            MMSearchError: dials of a modality or a class that is not there, or of another kind.
+        """
+        made = quality.apply(self._sources, self.modalities, self.label, self.test, self.clip_ids, self.classes)
+        clip_ids, test = [self.clip_ids[i] for i in made.rows], self.test[made.rows]
+        group, shard = (None if x is None else x[made.rows] for x in (self.group, self._shard_of))
+        return ClipData(
+            self.name,
+            made.sources,
+            self.modalities,
+            self.classes,
+            clip_ids,
+            made.label,
+            group,
+            test,
+            digest=_digest([self.digest, quality.identity()], made.label, group, test, self.classes),
+            quarantined=self.quarantined,
+            truth=made.truth,
+            shard_of=shard,
+        )
+
     def warm(self) -> None:
         """Brings what is stored elsewhere to this machine."""
         for source in self._sources.values():
@@ -351,6 +389,10 @@ def clip_data(dataset: Dataset, store_dir: str | Path, prepared: Prepared, *, or
         "digest": _digest(content, label, group, test, dataset.classes),
         "store": store.place.text,
         "modalities": [m.to_dict() for m in modalities.values()],
+        "decoding": {
+            name: {"column": c.column, "inline": c.inline, "settings": dataset.decoding(name)}
+            for name, c in dataset.modalities.items()
+        },
         "classes": list(dataset.classes),
         "clip_id": [dataset.clips[i].clip_id for i in usable],
         "key": keys,

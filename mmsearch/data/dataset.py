@@ -190,9 +190,7 @@ class Dataset:
         """
         sources = {}
         for name, config in self.modalities.items():
-            settings = _deciding(config.settings)
-            if config.kind in _MEDIA and self.decoder != DEFAULT_DECODER:
-                settings["decoder"] = self.decoder
+            settings = self.decoding(name)
             if name in clip.rows:
                 settings["row"] = clip.rows[name]
             if name in clip.texts:
@@ -200,6 +198,14 @@ class Dataset:
             if name in clip.paths or name in clip.texts:
                 sources[name] = (config.kind, str(clip.paths.get(name, "")), settings)
         return sources
+
+    def decoding(self, name: str) -> dict[str, Any]:
+        """The settings that decide what is stored of every file of a modality."""
+        config = self.modalities[name]
+        settings = _deciding(config.settings)
+        if config.kind in _MEDIA and self.decoder != DEFAULT_DECODER:
+            settings["decoder"] = self.decoder
+        return settings
 
     def _check_classes(self) -> None:
         if len(self.classes) < 2:

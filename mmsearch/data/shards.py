@@ -377,6 +377,14 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
     return file.getvalue()
 
 
+def through_jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
+    """What a store that keeps JPEGs gives back of frames: uint8 `[F, H, W, channels]`."""
+    from PIL import Image
+
+    pictures = (Image.open(io.BytesIO(_jpeg(frame, quality)), formats=["JPEG"]) for frame in frames)
+    return np.stack([_unfold(np.asarray(picture), frames.shape[3]) for picture in pictures])
+
+
 def _unfold(picture: np.ndarray, channels: int) -> np.ndarray:
     """The inverse of what :func:`_jpeg` does to a frame whose channels are no colours."""
     if picture.ndim == 3:

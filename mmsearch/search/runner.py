@@ -348,7 +348,7 @@ class _Desk:
         self.source.told(record)
 
     def _tidy(self, record: TrialRecord) -> None:
-        needed = record.state == "complete" and record.stage in ("teacher", "confirm")
+        needed = record.state == "complete" and record.stage in ("teacher", "confirm", "refit")
         tidy(self.run_dir, record.trial_id, keep=needed or record.trial_id in self._kept)
 
 

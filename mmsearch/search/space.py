@@ -16,7 +16,7 @@ from mmsearch.knobs import Knob, Prior
 from mmsearch.methods import METHODS, Method
 from mmsearch.registry import Registry
 from mmsearch.search.choices import Choice, Pick, encoder_choices, first, picked, picked_encoder, section
-from mmsearch.training import DEFAULTS, OPTIMIZERS, refusal, resolve, trial_id
+from mmsearch.training import DEFAULTS, OPTIMIZERS, needs_held, refusal, resolve, trial_id
 
 BASELINES = ("joint", "unimodal", "unimodal_teacher")
 """The methods that every sweep runs, whatever its space lists; of the last at least the ensemble of teachers."""
@@ -312,14 +312,14 @@ class Space:
         return documents
 
     def teacher(
-        self, modality: str, *, seed: int | None = None, fold: int = 0, held: bool | None = None
+        self, modality: str, *, seed: int | None = None, fold: int | None = 0, held: bool | None = None
     ) -> dict[str, Any]:
         """The resolved document of a modality's teacher: `unimodal` at the recipe.
 
         Args:
             modality: its name.
             seed: None for the search's.
-            fold: of the splits.
+            fold: of the splits; None for the whole development part.
             held: whether it leaves out the held clips, as the teacher of a method must that needs them; None: as
                 the recipe says.
         """
@@ -353,6 +353,26 @@ class Space:
         held = document["held"]
         teachers = {u: trial_id(self.teacher(u, seed=seed, fold=fold, held=held)) for u in document["teachers"]}
         return resolve({**_writable(document), "seed": seed, "fold": fold, "teachers": teachers}, self.modalities)
+
+    def refit(self, document: Mapping[str, Any], *, until: int) -> dict[str, Any]:
+        """The same document on the whole development part, under the space's own seed and with teachers like it.
+
+        Nothing is held out but for a method or a fusion that needs it: post-hoc fusions only report and are left out.
+
+        Args:
+            document: resolved.
+            until: the epoch after which the training ends.
+        """
+        held = needs_held({**document, "held": False, "post_hoc": []})
+        change: dict[str, Any] = {
+            "seed": self.seed,
+            "fold": None,
+            "held": held,
+            "post_hoc": [],
+            "until": until,
+            "teachers": {u: trial_id(self.teacher(u, fold=None, held=held)) for u in document["teachers"]},
+        }
+        return resolve({**_writable(document), **change}, self.modalities)
 
     def needs_teachers(self, method: str) -> bool:
         """Whether a document of the method can need teachers."""

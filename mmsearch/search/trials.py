@@ -20,11 +20,12 @@ class TrialRecord:
 
     Attributes:
         trial_id: the identity of its document.
-        stage: `search`, `teacher` or `confirm`.
+        stage: `search`, `teacher`, `confirm` or `refit`.
         method, fusion: names; the fusion is `own` where the method brings it.
         document: resolved.
         params: flat parameters of the search space.
-        why: `paper setting`, `point`, `warm start`, `transfer`, the sampler's name, `teacher` or `confirmation`.
+        why: `paper setting`, `point`, `warm start`, `transfer`, the sampler's name, `teacher`, `confirmation` or
+            `refit`.
         state: `asked`, `running`, `complete`, `pruned` or `failed`.
         score: of the last epoch, None before the first and where it was not a number.
         epoch: epochs done.

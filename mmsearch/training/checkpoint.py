@@ -16,8 +16,13 @@ from mmsearch.errors import MMSearchError
 _FILE = "state.safetensors"
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any], file: str = _FILE) -> None:
     """Writes a nested dict of tensors, numbers, texts and lists into a directory, replacing an older state.
+
+    Args:
+        path: the directory, made where it is missing.
+        state: the tensors of `{"a": {"b": tensor}}` are named as in `a/b` in the file.
+        file: its name.
 
     Raises:
         MMSearchError: the place cannot be written to.
@@ -25,19 +30,19 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     rest = _strip(state, tensors, "")
     path = Path(path)
-    fresh = path / f".{_FILE}.{os.getpid()}"
+    fresh = path / f".{file}.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         save_file(tensors, fresh, metadata={"state": json.dumps(rest)})
         with fresh.open("rb") as f:
             os.fsync(f.fileno())
-        fresh.replace(path / _FILE)
+        fresh.replace(path / file)
     except (OSError, SafetensorError) as e:
         fresh.unlink(missing_ok=True)
         raise MMSearchError(f"{path}: cannot write ({getattr(e, 'strerror', None) or e})") from e
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path, file: str = _FILE) -> dict[str, Any]:
     """The inverse of :func:`save_state`.
 
     Raises:
@@ -45,7 +50,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        with safe_open(path / _FILE, framework="pt") as f:
+        with safe_open(path / file, framework="pt") as f:
             rest = json.loads(f.metadata()["state"])
             # A copy is aligned as torch's own tensors are: sums over unaligned memory differ in the last bit.
             tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118 - not a dict
@@ -64,9 +69,9 @@ def _strip(value: Any, tensors: dict[str, Tensor], key: str) -> Any:
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {"$tensor": key}
     if isinstance(value, dict):
-        return {"$dict": [[k, _strip(v, tensors, f"{key}/{k}")] for k, v in value.items()]}
+        return {"$dict": [[k, _strip(v, tensors, f"{key}/{k}".lstrip("/"))] for k, v in value.items()]}
     if isinstance(value, list | tuple):
-        return [_strip(v, tensors, f"{key}/{i}") for i, v in enumerate(value)]
+        return [_strip(v, tensors, f"{key}/{i}".lstrip("/")) for i, v in enumerate(value)]
     return value
 
 

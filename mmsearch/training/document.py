@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "sampler": {"name": "shuffle"},
     "batch_size": 32,
     "epochs": 15,
+    "until": None,
     "seed": 0,
     "fold": 0,
     "precision": "fp32",
@@ -35,9 +36,11 @@ DEFAULTS: dict[str, Any] = {
 """Every key of a document, with what stands where it is left out.
 
 `held` cuts an eighth of train off, for what a method or a post-hoc fusion must not have trained on; it is set where it
-is needed. `post_hoc` lists the post-hoc fusions (documents or names) that are evaluated at the end on the model's own
-unimodal logits. `sampler` (a document or a name) says which clips an epoch shows; the default stays out of a
-resolved document, which so has the identity that it had before there were samplers.
+is needed. `fold` None trains on the whole development part, which leaves nothing to judge by. `until` ends the training
+after so many of the planned epochs; the schedules stay those of all of them. `post_hoc` lists the post-hoc fusions
+(documents or names) that are evaluated at the end on the model's own unimodal logits. `sampler` (a document or a name)
+says which clips an epoch shows. Its default and that of `until` stay out of a resolved document, which so has the
+identity that it had before there were any.
 """
 
 _WHOLE = {"batch_size": 2, "epochs": 1, "seed": 0, "fold": 0}
@@ -83,10 +86,13 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
             raise MMSearchError(f"trial document: unknown key {key!r}{nearest(key, DEFAULTS)}")
     full = {**DEFAULTS, **document}
     for key, least in _WHOLE.items():
+        if key == "fold" and full[key] is None:
+            continue
         if not isinstance(full[key], int) or isinstance(full[key], bool) or full[key] < least:
             raise MMSearchError(f"trial document: {key} must be a whole number of at least {least}, not {full[key]!r}")
     if full["precision"] not in ("fp32", "bf16"):
         raise MMSearchError(f"trial document: precision is {full['precision']!r}; known: fp32, bf16")
+    _check_until(full)
     method = METHODS.create(full["method"])
     full["method"] = METHODS.document(method)
     used = method.modalities(list(modalities))
@@ -116,6 +122,15 @@ def resolve(document: Mapping[str, Any], modalities: Mapping[str, Modality]) -> 
     if not method.needs_teachers and full["teachers"]:
         raise MMSearchError(f"trial document: method {method.name} has no use for teachers")
     return full
+
+
+def _check_until(full: dict[str, Any]) -> None:
+    """Checks `until`, and takes it out of a document that trains to its end."""
+    until, epochs = full["until"], full["epochs"]
+    if until is not None and (not isinstance(until, int) or isinstance(until, bool) or not 1 <= until <= epochs):
+        raise MMSearchError(f"trial document: until must be a whole number from 1 to epochs ({epochs}), not {until!r}")
+    if until in (None, epochs):
+        del full["until"]
 
 
 def refusal(

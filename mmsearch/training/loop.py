@@ -43,10 +43,11 @@ class EpochResult:
     Attributes:
         epoch: epochs done, from 1.
         epochs: planned.
-        final: whether this is the last one.
+        final: whether this is the last one: of those planned, or the document's `until`.
         stage: the method's stage that was run.
         rehearsal: whether it was one on a copy that is thrown away; `epoch` then stands still.
-        score: accuracy on val, the figure the search compares; the last epoch's is the trial's, none is picked.
+        score: accuracy on val, the figure the search compares; the last epoch's is the trial's, none is picked. Of a
+            training on the whole development part it is that of clips trained on, which says only whether it learned.
         metrics: flat figures such as `val/accuracy/sound`, `train/loss`, `ogm/k/sound`.
         cost_joint_epochs: operations so far, in epochs of plain joint training.
         seconds: training and evaluation so far, over all restarts.
@@ -150,6 +151,11 @@ class Training(Iterator[EpochResult]):
         return self.document["epochs"]
 
     @property
+    def last(self) -> int:
+        """The epoch after which the training ends."""
+        return self.document.get("until", self.epochs)
+
+    @property
     def least_at_once(self) -> int:
         """Clips that a forward pass of training must have: batch norm needs two, which micro-batches of three leave."""
         return 3 if any(isinstance(m, _BatchNorm) for m in self.model.modules()) else 1
@@ -168,7 +174,7 @@ class Training(Iterator[EpochResult]):
         return plan
 
     def __next__(self) -> EpochResult:
-        if self.epoch >= self.epochs:
+        if self.epoch >= self.last:
             raise StopIteration
         started = time.perf_counter()
         plan = self._plan()
@@ -183,10 +189,10 @@ class Training(Iterator[EpochResult]):
             stage = self.method.stages()[-1]
             metrics = self._pass_stage(stage)
             self.epoch = self.epochs
-        final = self.epoch == self.epochs
+        final = self.epoch >= self.last
         held = self._fit_post_hoc()
         result = self.evaluate("val")
-        metrics |= result.metrics("val")
+        metrics |= result.metrics("seen" if self.document["fold"] is None else "val")
         if final:
             metrics["parameters"] = self.model.size()
         if final and held is not None:
@@ -299,7 +305,7 @@ class Training(Iterator[EpochResult]):
     def _fit_post_hoc(self) -> Evaluation | None:
         """Fits a post-hoc fusion to the held clips; gives the model's evaluation on them where it is needed."""
         posthoc = self.model.kind.post_hoc
-        last = self.epoch == self.epochs
+        last = self.epoch >= self.last
         if not posthoc and not (last and self.document["post_hoc"]):
             return None
         held = self.evaluate("held")

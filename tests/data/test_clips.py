@@ -381,6 +381,14 @@ def test_digest_is_of_content_labels_and_split(data):
     assert len(set(digests)) == 5 and digest(label) == digests[0] and len(digests[0]) == 12
 
 
+def test_without_a_fold_all_of_development_is_train(data):
+    development = np.flatnonzero(~data.test)
+    assert np.array_equal(data.part("train", None), development)
+    assert np.array_equal(np.sort(np.concatenate([data.part("fit", None), data.part("held", None)])), development)
+    assert np.array_equal(data.part("val", None), data.part("val", 0))
+    assert np.array_equal(data.part("test", None), data.part("test", 0))
+
+
 def test_arrays_are_checked_and_not_saved(data, tmp_path):
     with pytest.raises(MMSearchError, match="cannot be saved"):
         data.save(tmp_path / "data.json")
@@ -423,6 +431,14 @@ def test_another_process_reads_the_same_without_ray(stored):
     assert digest == data.digest and not ray
     assert index == [b.index.tolist() for b in batches]
     assert sums == [float(t.double().sum()) for b in batches for t in b.inputs.values()]
+
+
+def test_how_clips_were_decoded_is_kept(stored, tmp_path):
+    data, *_ = stored
+    data.save(tmp_path / "data.json")
+    assert ClipData.open(tmp_path / "data.json").decoding == data.decoding
+    assert data.decoding["sound"]["column"] == "path"
+    assert data.decoding["sound"]["settings"]["rate"] == data.modalities["sound"].rate
 
 
 def test_open_refuses_what_it_cannot_read(stored, tmp_path):

@@ -21,8 +21,12 @@ def test_defaults_written_out_or_left_out_are_the_same_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"epochs": 16}, {"precision": "bf16"}, {"batch_size": 64}, {"fold": 1}, {"data": "x"}]
-)
+    "change",
+    [
+        {"seed": 1}, {"epochs": 16}, {"precision": "bf16"}, {"batch_size": 64}, {"fold": 1}, {"data": "x"},
+        {"fold": None}, {"until": 4},
+    ],
+)  # fmt: skip
 def test_identity_includes(change: dict) -> None:
     assert trial_id(resolve(change, MODALITIES)) != trial_id(resolve({}, MODALITIES))
 
@@ -47,6 +51,8 @@ def test_knobs_without_effect_are_not_part_of_the_identity() -> None:
         ({"method": {"name": "unimodal_teacher"}}, "needs a teacher for each of"),
         ({"encoders": {"sound": {"name": "frames"}}}, "frames reads frames, the modality is sound"),
         ({"encoders": {"smell": {"name": "frames"}}}, "unknown modality 'smell'"),
+        ({"epochs": 4, "until": 5}, r"until must be a whole number from 1 to epochs \(4\), not 5"),
+        ({"fold": -1}, "fold must be a whole number of at least 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"optimizer": {"name": "sgd", "lr": float("nan")}}, "lr is nan"),
@@ -55,3 +61,7 @@ def test_knobs_without_effect_are_not_part_of_the_identity() -> None:
 def test_mistakes_are_named(document: dict, message: str) -> None:
     with pytest.raises(MMSearchError, match=message):
         resolve(document, MODALITIES)
+
+
+def test_ending_with_the_last_planned_epoch_is_ending_as_ever() -> None:
+    assert resolve({"epochs": 4, "until": 4}, MODALITIES) == resolve({"epochs": 4}, MODALITIES)

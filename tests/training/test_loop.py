@@ -27,6 +27,26 @@ def test_it_yields_after_every_epoch() -> None:
     )
 
 
+def test_until_ends_the_training_where_the_planned_one_stood_then() -> None:
+    data = toy_data()
+    planned, ended = train({"epochs": 5}, data), train({"epochs": 5, "until": 2}, data)
+    results = list(ended)
+    assert [(r.epoch, r.epochs, r.final) for r in results] == [(1, 5, False), (2, 5, True)]
+    assert "parameters" in results[-1].metrics
+    for _ in range(2):
+        next(planned)
+    assert difference(weights(planned), weights(ended)) == 0
+
+
+def test_the_whole_development_part_is_trained_on_and_scores_are_called_seen() -> None:
+    data = toy_data()
+    run = train({"fold": None, "epochs": 2}, data)
+    assert sorted(run.rows) == sorted(np.flatnonzero(~data.test))
+    last = list(run)[-1]
+    assert "seen/accuracy" in last.metrics and not any(k.startswith("val/") for k in last.metrics)
+    assert last.cost_joint_epochs == pytest.approx(2)
+
+
 def test_joint_training_costs_one_joint_epoch_an_epoch() -> None:
     assert [round(r.cost_joint_epochs, 6) for r in train({"epochs": 3}, toy_data())] == [1, 2, 3]
 
