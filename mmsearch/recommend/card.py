@@ -97,6 +97,7 @@ def build(
     gain = decision.gain(chosen)
     recommendation: dict[str, Any] = {
         "format": FORMAT,
+    events = before_refit(events)
         "decision": {
             "kind": decision.kind,
             "label": labels[id(chosen)],
@@ -150,6 +151,12 @@ def _concluded(events: Sequence[Mapping[str, Any]]) -> str:
 
 def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
     return {
+def before_refit(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The events without those of the refit, which comes after the recommendation and is no evidence."""
+    refit = {e["trial_id"] for e in events if e["event"] == "asked" and e["stage"] == "refit"}
+    return [e for e in events if e.get("trial_id") not in refit]
+
+
         "label": label,
         "method": f.method,
         "fusion": f.fusion,
