@@ -89,6 +89,7 @@ def build(
     Raises:
         MMSearchError: no finished confirmation of plain joint training.
     """
+    events = before_refit(events)
     trials = records(events)
     finalists, decision = decided(events, data, margin=margin)
     labels = labels_of(finalists)
@@ -97,7 +98,6 @@ def build(
     gain = decision.gain(chosen)
     recommendation: dict[str, Any] = {
         "format": FORMAT,
-    events = before_refit(events)
         "decision": {
             "kind": decision.kind,
             "label": labels[id(chosen)],
@@ -143,6 +143,12 @@ def build(
     return recommendation
 
 
+def before_refit(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The events without those of the refit, which comes after the recommendation and is no evidence."""
+    refit = {e["trial_id"] for e in events if e["event"] == "asked" and e["stage"] == "refit"}
+    return [e for e in events if e.get("trial_id") not in refit]
+
+
 def _concluded(events: Sequence[Mapping[str, Any]]) -> str:
     """When the last thing that a recommendation rests on was known."""
     times = [e.get("time", 0.0) for e in events if e["event"] in ("told", "test_read", "test")]
@@ -151,12 +157,6 @@ def _concluded(events: Sequence[Mapping[str, Any]]) -> str:
 
 def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
     return {
-def before_refit(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The events without those of the refit, which comes after the recommendation and is no evidence."""
-    refit = {e["trial_id"] for e in events if e["event"] == "asked" and e["stage"] == "refit"}
-    return [e for e in events if e.get("trial_id") not in refit]
-
-
         "label": label,
         "method": f.method,
         "fusion": f.fusion,
