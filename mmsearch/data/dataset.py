@@ -358,9 +358,9 @@ def _sources(
                     f"{manifest.at(i)}: {config.column}: {printable(cell)} {leads}: make it relative to "
                     f"{printable(str(root))}, or allow it with --allow-absolute"
                 )
-            part = _ROW.fullmatch(cell) if config.kind in _ARRAYS else None
-            if part:
-                cell, clips[i].rows[name] = part[1], int(part[2])
+            cell, array = array_row(cell, config.kind)
+            if array is not None:
+                clips[i].rows[name] = array
             path = clips[i].paths[name] = root / cell
             if reason := problem(path, config.kind):
                 missing.setdefault(i, f"{config.column}: {reason}")
@@ -373,6 +373,12 @@ def _sources(
         more = f" (and {len(missing) - 1} more rows like it)" if len(missing) > 1 else ""
         raise MMSearchError(f"{manifest.at(i)}: {missing[i]}{more}")
     return clips
+
+
+def array_row(cell: str, kind: str) -> tuple[str, int | None]:
+    """The file of a cell, and of `file.npy#row` the row; None where it names none, or the kind has none."""
+    part = _ROW.fullmatch(cell) if kind in _ARRAYS else None
+    return (part[1], int(part[2])) if part else (cell, None)
 
 
 def _leads_out(cell: str) -> str | None:
