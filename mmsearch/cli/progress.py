@@ -24,7 +24,7 @@ from mmsearch.search.trials import Records, TrialRecord, apply
 HEARTBEAT = 60.0
 """Seconds after which plain progress says how far it is although no trial has ended."""
 
-_DECIDED = ("decide", "refit", "done")
+_DECIDED = ("decide", "diagnose", "refit", "done")
 """Phases of which nobody says how many trials are left."""
 
 _PHASES = {
@@ -33,6 +33,7 @@ _PHASES = {
     "search": "search",
     "confirm": "confirmation on fresh seeds",
     "decide": "decision",
+    "diagnose": "diagnosis of the recommended model",
     "refit": "training of the recommended model on all development clips",
     "done": "done",
 }

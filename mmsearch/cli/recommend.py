@@ -48,8 +48,11 @@ def recorded(run_dir: Path) -> dict[str, Any]:
             f"evidence, so there is nothing to print before the confirmation ends (`mmsearch status {run_dir}`)"
         )
     from mmsearch.data import ClipData
+    from mmsearch.recommend import diagnosis
 
-    return card.build(events, ClipData.open(run_dir / "data.json"), _sweep(run_dir))
+    built = card.build(events, ClipData.open(run_dir / "data.json"), _sweep(run_dir))
+    found = diagnosis.recorded(run_dir, built)
+    return built if found is None else {**built, "diagnosis": found}
 
 
 def _sweep(run_dir: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "run": str(args.run_dir),
         "phase": phase,
         "seconds": elapsed(events, phase, None),
-        "trials_expected": len(trials) if phase in ("decide", "refit", "done") else expected(plan, trials),
+        "trials_expected": len(trials) if phase in ("decide", "diagnose", "refit", "done") else expected(plan, trials),
         "trials_done": sum(r.finished for r in trials.values()),
         "methods": [dataclasses.asdict(row) for row in rows(trials, plan)],
         "failed": {r.trial_id: r.reason for r in trials.values() if r.state == "failed"},

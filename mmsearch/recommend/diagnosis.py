@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from mmsearch.diagnostics.probes import probe
 from mmsearch.diagnostics.separability import separability
 from mmsearch.diagnostics.shapley import imbalance
 from mmsearch.diagnostics.valuation import accuracy_shares, clip_values
+from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.methods.unimodal_teacher import ensemble, paired_features_help
-from mmsearch.recommend import diagnosis_words
+from mmsearch.recommend import card, diagnosis_words, report
 from mmsearch.recommend.evidence import mean
 from mmsearch.recommend.measure import Reading, agreement, read, robustness, some
-from mmsearch.search.job import trial_dir, weights_dir
+from mmsearch.search.job import clips, log_file, trial_dir, weights_dir
 from mmsearch.search.journal import read_events
 from mmsearch.search.trials import Records, TrialRecord, records
 from mmsearch.training import Predictor
@@ -56,7 +58,6 @@ def diagnose(
     recommendation: Mapping[str, Any],
     data: ClipData,
     *,
-    device: str = "auto",
     say: Say = lambda what: None,
 ) -> dict[str, Any]:
     """The diagnosis of a run, from what lies in its folder.
@@ -65,7 +66,6 @@ def diagnose(
         run_dir: the run's folder, with the models of its confirmation.
         recommendation: of the run.
         data: its clips.
-        device: `auto`, `cpu`, `cuda`, …
         say: told what is being looked at.
 
     Returns:
@@ -74,10 +74,10 @@ def diagnose(
         be had is None. A model that is no longer there is left out, and a sentence says so.
 
     Raises:
-        mmsearch.errors.MMSearchError: no journal.
+        MMSearchError: no journal.
     """
     started = time.perf_counter()
-    run = _Run(run_dir, records(read_events(run_dir)), data, device, say)
+    run = _Run(run_dir, records(read_events(run_dir)), data, say)
     models: dict[str, Any] = {}
     missing = []
     for role, (label, trial) in _subjects(recommendation, run.records).items():
@@ -101,6 +101,52 @@ def diagnose(
     found["sentences"] = [*diagnosis_words.sentences(found), *({"about": "Diagnosis", "text": m} for m in missing)]
     found["cost"]["seconds"] = time.perf_counter() - started
     return found
+
+
+def diagnose_run(run_dir: str) -> dict[str, Any]:
+    """As :func:`diagnose`, of the recommendation that a run's folder has; for a worker of the cluster.
+
+    Where it fails, that is the diagnosis, and the traceback is in `RUN/logs/diagnosis.log`.
+    """
+    place = Path(run_dir)
+    try:
+        return diagnose(place, card.read(place), clips(str(place / "data.json")))
+    except Exception as error:
+        log = log_file(place, "diagnosis")
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        return failed(str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}")
+
+
+def attach(
+    run_dir: Path,
+    recommendation: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    make: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """The recommendation with its diagnosis, written together with its report.
+
+    What a diagnosis needs may be gone, or be too much for the machine: a sweep does not fail with it.
+
+    Args:
+        run_dir: the run's folder.
+        recommendation: as it was written there.
+        events: the journal's.
+        make: gives the diagnosis, where the folder has none of these models.
+    """
+    found = recorded(run_dir, recommendation)
+    if found is None:
+        try:
+            found = make()
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            found = failed(lines[-1] if lines else type(error).__name__)
+        if found["models"]:
+            write(run_dir, found)
+    whole = {**recommendation, "diagnosis": found}
+    card.write(run_dir, whole)
+    report.write(run_dir, whole, events)
+    return whole
 
 
 def failed(reason: str) -> dict[str, Any]:
@@ -155,15 +201,14 @@ class _Run:
         run_dir: the run's folder.
         found: its trials.
         data: its clips.
-        device: where models are read.
         say: told what is being looked at.
     """
 
-    def __init__(self, run_dir: Path, found: Records, data: ClipData, device: str, say: Say) -> None:
+    def __init__(self, run_dir: Path, found: Records, data: ClipData, say: Say) -> None:
         self.run_dir = run_dir
         self.records = found
         self.data = data
-        self._device = pick_device(device)
+        self._device = pick_device("auto")
         self._say = say
         self._read: dict[tuple[str, str], Reading] = {}
         self._hits: dict[tuple[str, str], np.ndarray | None] = {}

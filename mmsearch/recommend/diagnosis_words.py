@@ -75,7 +75,8 @@ def _conflicts(model: Mapping[str, Any]) -> Iterator[str]:
         if len(seen) > 3 and max(seen) < 0:
             yield (
                 f"In {model['label']} the joint loss pulls the {u} encoder against what its own prediction needs "
-                f"(cosine {_cosine(m['gradient_agreement'])}, below zero in all of {count(len(seen), 'batch', 'batches')})."
+                f"(cosine {_cosine(m['gradient_agreement'])}, below zero in all of "
+                f"{count(len(seen), 'batch', 'batches')})."
             )
 
 

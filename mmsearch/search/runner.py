@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -132,6 +132,13 @@ def read_test(run_dir: Path, trial_ids: list[str], resources: Resources) -> dict
     task = ray.remote(_read_test).options(**options)
     results = ray.get([task.remote(str(Path(run_dir).resolve()), i) for i in trial_ids])
     return dict(zip(trial_ids, results, strict=True))
+
+
+def on_worker(work: Callable[[str], dict[str, Any]], run_dir: Path, resources: Resources) -> dict[str, Any]:
+    """What a function makes of a run's folder, as a Ray task with a trial's resources."""
+    task = ray.remote(work).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=1)
+    found: dict[str, Any] = ray.get(task.remote(str(Path(run_dir).resolve())))
+    return found
 
 
 def _read_test(run_dir: str, trial_id: str) -> dict[str, Any]:
