@@ -16,6 +16,7 @@ from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
+from mmsearch.recommend import diagnosis
 from mmsearch.recommend.conclude import conclude
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.cluster import Resources, connect, disconnect, quiet
@@ -26,7 +27,7 @@ from mmsearch.search.loggers import Trackers
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.plan import SEARCH_SHARE, equal_lengths
-from mmsearch.search.runner import read_test, run
+from mmsearch.search.runner import on_worker, read_test, run
 from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space
@@ -85,8 +86,19 @@ def conduct(
                     lambda trial_ids: read_test(out, trial_ids, resources),
                     again=arguments.read_test_again,
                 )
+                recommendation = _diagnosed(out, journal, recommendation, resources)
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
+
+
+def _diagnosed(out: Path, journal: Journal, recommendation: dict[str, Any], resources: Resources) -> dict[str, Any]:
+    """The recommendation with its diagnosis, which is made where trials are made."""
+
+    def make() -> dict[str, Any]:
+        journal.append({"event": "phase", "name": "diagnose"})
+        return on_worker(diagnosis.diagnose_run, out, resources)
+
+    return diagnosis.attach(out, recommendation, journal.events, make)
 
 
 def _lengthened(out: Path, space: Space, arguments: Arguments) -> Space:

@@ -14,7 +14,7 @@ from mmsearch import __version__
 from mmsearch.errors import MMSearchError, nearest
 
 COMMANDS = (
-    "sweep", "resume", "extend", "status", "show", "recommend", "report", "methods", "fusions", "demo",
+    "sweep", "resume", "extend", "status", "show", "recommend", "diagnose", "report", "methods", "fusions", "demo",
     "manifest", "prepare", "store", "validate",
 )  # fmt: skip
 """In the order of the help."""
