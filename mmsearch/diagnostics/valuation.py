@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from mmsearch.diagnostics.shapley import shapley
@@ -35,5 +36,5 @@ def clip_values(
         present: bool `[n]` per modality.
         modalities: U.
     """
-    v = {S: hit.double() * sum(present[u].double() for u in S) for S, hit in hits.items() if S}
+    v = {S: hit.double() * torch.stack([present[u] for u in S]).sum(0) for S, hit in hits.items() if S}
     return shapley(v, modalities)

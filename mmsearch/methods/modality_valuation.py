@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mmsearch.batch import Batch, Output
-from mmsearch.diagnostics.shapley import shapley, subsets
+from mmsearch.diagnostics.shapley import subsets
+from mmsearch.diagnostics.valuation import clip_values
 from mmsearch.knobs import knob
 from mmsearch.methods import Context, Dominance, Method, NoOp
 
@@ -127,14 +128,13 @@ class ModalityValuation(Method):
     def _valued(self, ctx: Context, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batch by batch the rows `[B]`, φ float64 `[B, M]` and presence `[B, M]`."""
         for out, batch in ctx.scan("train", rows):
-            v = {}
+            hits = {}
             for S in subsets(ctx.modalities):
                 seen = [u for u in ctx.modalities if u in S]
                 features = {u: out.features[u] for u in seen}
                 tokens = {u: out.tokens[u] for u in seen if u in out.tokens}
-                hit = ctx.model.fuse(features, tokens).logits.argmax(1) == batch.label
-                v[S] = hit.double() * torch.stack([batch.present[u] for u in seen]).sum(0)
-            phi = shapley(v, ctx.modalities)
+                hits[S] = ctx.model.fuse(features, tokens).logits.argmax(1) == batch.label
+            phi = clip_values(hits, batch.present, ctx.modalities)
             yield (
                 batch.index,
                 torch.stack([phi[u] for u in ctx.modalities], dim=1),
