@@ -1,4 +1,4 @@
-"""`mmsearch report`: writes a run's report again."""
+"""`mmsearch report`: a run's report, written again or served while the run goes on."""
 
 from __future__ import annotations
 
@@ -6,21 +6,61 @@ import argparse
 from pathlib import Path
 
 from mmsearch.cli.recommend import recorded
-from mmsearch.recommend import report
+from mmsearch.errors import MMSearchError
+from mmsearch.files import write_text
+from mmsearch.recommend import report, tables
+from mmsearch.recommend.markdown import markdown
+from mmsearch.recommend.page import page
+from mmsearch.recommend.watch import Server
 from mmsearch.search.journal import read_events
 
-HELP = "write the report of a run (one self-contained HTML file) from its recommendation and journal"
+HELP = "write the report of a run from its recommendation and journal, or serve it while the run goes on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run and where to write."""
+    """The run, and what is made of it where."""
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: RUN/report.html)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the HTML goes (default: RUN/report.html)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown there")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FOLDER", help="write finalists, comparisons, trials, curves and clips there"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="serve the report of a run that may still be running to browsers of this machine, until Ctrl-C",
+    )
+    parser.add_argument("--port", type=int, metavar="N", help="with --watch: listen there (default: a free port)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the file and says where it is."""
-    out = args.out or args.run_dir / "report.html"
-    recommendation = recorded(args.run_dir)
-    print(report.save(out, recommendation, read_events(args.run_dir)))
+    """Writes what is asked for and says where it is, or serves until Ctrl-C."""
+    written = [name for name in ("out", "markdown", "csv") if getattr(args, name) is not None]
+    if args.watch:
+        if written:
+            raise MMSearchError(f"--{written[0]}: writes a file, which --watch does not; give one of them")
+        return _watch(args.run_dir, args.port or 0)
+    if args.port is not None:
+        raise MMSearchError("--port: belongs to --watch")
+    events, recommendation = read_events(args.run_dir), recorded(args.run_dir)
+    if args.out or not written:
+        out = args.out or args.run_dir / "report.html"
+        write_text(out, report.html(recommendation, events, args.run_dir))
+        print(out)
+    if args.markdown:
+        write_text(args.markdown, markdown(page(recommendation, events, args.run_dir)))
+        print(args.markdown)
+    if args.csv:
+        for path in tables.write(args.csv, recommendation, events, args.run_dir):
+            print(path)
+    return 0
+
+
+def _watch(run_dir: Path, port: int) -> int:
+    with Server(run_dir, port) as server:
+        print(f"report: {server.address}\nCtrl-C ends it; the run goes on.", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
     return 0

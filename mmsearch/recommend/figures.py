@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmsearch.recommend.svg import BASELINE, CHOSEN, INK, MUTED, SERIES, canvas, inline
-from mmsearch.recommend.words import count, joint_epochs, percent, percent_interval, points_interval
+from mmsearch.recommend.words import joint_epochs, percent, percent_interval, points_interval
 from mmsearch.search.objectives import measured
 from mmsearch.search.trials import TrialRecord
 
 ROW = 0.34
 """Inches a row of a chart with named rows takes."""
+
+DASHES = ("-", "--", ":", "-.")
+"""Of lines that share a colour."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +41,43 @@ class Figure:
     columns: list[str]
     rows: list[list[str]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns of the table hold numbers alone."""
+        return numeric(self.rows, len(self.columns))
 
-def colours(methods: Iterable[str], chosen: str) -> dict[str, str]:
-    """A colour of each method: the chosen one and joint training have their own, the first six others differ."""
+
+_NUMBER = re.compile(r"(p [<=] )?[+−≤-]?\d[\d.,e]*( ?%| M| s)?( \(.*\)| of \d+)?$|–$")
+
+
+def numeric(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
+    """Which columns of a table hold numbers alone; they are set flush right."""
+    return [bool(rows) and all(_NUMBER.match(row[i]) for row in rows) for i in range(columns)]
+
+
+class Look(NamedTuple):
+    """How a method is drawn everywhere on the page: no two alike, also without colour."""
+
+    colour: str
+    dash: str
+
+
+def looks(methods: Iterable[str], chosen: str | None = None) -> dict[str, Look]:
+    """The look of each method; the chosen one and joint training have colours of their own."""
     others = [m for m in dict.fromkeys(methods) if m not in ("joint", chosen)]
-    found = {m: SERIES[i] if i < len(SERIES) else MUTED for i, m in enumerate(others)}
-    return {**found, chosen: CHOSEN, "joint": BASELINE}
+    found = {m: Look(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i, m in enumerate(others)}
+    return {"joint": Look(BASELINE, "-"), **found, **({chosen: Look(CHOSEN, "-")} if chosen else {})}
 
 
-def _percent_axis(axis: Any, sign: bool = False) -> None:
+def percent_axis(axis: Any, sign: bool = False) -> None:
+    """Labels an axis of shares in percent."""
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     plus = "+" if sign else ""
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:{plus if v else ''}.0f}".replace("-", "−")))
 
 
-def _named_rows(ax: Axes, names: Sequence[str]) -> None:
+def named_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Rows with names on the left, the first at the top."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(False, axis="y")
@@ -67,6 +94,24 @@ def _interval(ax: Axes, y: float, part: Mapping[str, Any], colour: str) -> None:
     ax.plot([part["mean"]], [y], "o", color=colour, markersize=7, zorder=4)
 
 
+def band(ax: Axes, by_epoch: Mapping[int, Sequence[float]], colour: str, dash: str, label: str) -> None:
+    """A line through the means by epoch, over the range of the values."""
+    epochs = list(by_epoch)
+    means = [sum(v) / len(v) for v in by_epoch.values()]
+    low, high = [min(v) for v in by_epoch.values()], [max(v) for v in by_epoch.values()]
+    ax.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    marker = "o" if len(epochs) == 1 else ""
+    ax.plot(epochs, means, marker=marker, linestyle=dash, color=colour, label=label)
+
+
+def shared_legend(figure: MplFigure, axes: Iterable[Axes], columns: int) -> None:
+    """One legend above all panels, each label once."""
+    handles = {str(h.get_label()): h for ax in axes for h in ax.get_lines() if str(h.get_label())[:1] not in ("_", "")}
+    if handles:
+        where: dict[str, Any] = {"loc": "outside upper left", "ncols": columns, "handlelength": 1.8}
+        figure.legend(list(handles.values()), list(handles), columnspacing=1.2, **where)
+
+
 def finalists(rec: Mapping[str, Any]) -> Figure:
     """Accuracy of every finalist on select, with its interval, its seeds and its test accuracy."""
     found, d = rec["finalists"], rec["decision"]
@@ -77,8 +122,8 @@ def finalists(rec: Mapping[str, Any]) -> Figure:
             _interval(ax, y, f["select"], c)
             if f["test"]:
                 ax.plot([f["test"]["mean"]], [y + 0.3], "D", color=c, markerfacecolor="none", markersize=4.5)
-        _named_rows(ax, [f["label"] for f in found])
-        _percent_axis(ax.xaxis)
+        named_rows(ax, [f["label"] for f in found])
+        percent_axis(ax.xaxis)
         ax.set_xlabel("accuracy, %")
         alt = "Accuracy of the finalists on select. " + "; ".join(
             f"{f['label']} {percent_interval(f['select'])}" for f in found
@@ -90,19 +135,32 @@ def finalists(rec: Mapping[str, Any]) -> Figure:
         svg,
         "Dot and bar: mean on select and its 95 % interval over seeds. Ticks: single seeds. "
         "Open diamond: mean on test, which decided nothing.",
-        ["finalist", "select, 95 % interval", "test, 95 % interval", "seeds", "joint epochs", "teachers, shared"],
+        [
+            "finalist",
+            "select, 95 % interval",
+            "test, 95 % interval",
+            "seeds",
+            "chance to be the best",
+            "joint epochs",
+            "teachers, shared",
+        ],
         [
             [
                 f["label"],
                 percent_interval(f["select"]),
                 percent_interval(f["test"]),
                 str(len(f["seeds"])),
+                percent(f.get("p_best")),
                 joint_epochs(f["cost_joint_epochs"]),
                 joint_epochs(f["cost_shared_joint_epochs"]) if f["cost_shared_joint_epochs"] else "none",
             ]
             for f in found
         ],
     )
+
+
+def _chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def differences(rec: Mapping[str, Any]) -> Figure | None:
@@ -117,8 +175,8 @@ def differences(rec: Mapping[str, Any]) -> Figure | None:
         ax.axvline(0, color=BASELINE, linewidth=1.2)
         for y, c in enumerate(found):
             _interval(ax, y, c, CHOSEN if c["a"] == d["label"] else INK if c["beyond_noise"] else MUTED)
-        _named_rows(ax, [c["a"] for c in found])
-        _percent_axis(ax.xaxis, sign=True)
+        named_rows(ax, [c["a"] for c in found])
+        percent_axis(ax.xaxis, sign=True)
         ax.set_xlabel(f"points over {d['reference']}")
         alt = "Gain over plain joint training, points. " + "; ".join(f"{c['a']} {points_interval(c)}" for c in found)
         svg = inline(figure, "differences", alt)
@@ -131,7 +189,7 @@ def differences(rec: Mapping[str, Any]) -> Figure | None:
         f"Grey band: less than {100 * d['margin']:.1f} points, not worth another recipe.",
         ["finalist", "points over joint, 95 % interval", "p", "p, corrected", "beyond the noise"],
         [
-            [c["a"], points_interval(c), f"{c['p']:.3f}", f"{c['p_holm']:.3f}", "yes" if c["beyond_noise"] else "no"]
+            [c["a"], points_interval(c), _chance(c["p"]), _chance(c["p_holm"]), "yes" if c["beyond_noise"] else "no"]
             for c in found
         ],
     )
@@ -153,10 +211,10 @@ def modalities(rec: Mapping[str, Any]) -> Figure | None:
         for key, name, colour, marker in kinds:
             shown = [(m[key], y) for y, m in enumerate(found) if m[key] is not None]
             ax.plot(*zip(*shown, strict=True), marker, color=colour, label=name, markersize=8, zorder=3)
-        _named_rows(ax, [m["modality"] for m in found])
-        _percent_axis(ax.xaxis)
+        named_rows(ax, [m["modality"] for m in found])
+        percent_axis(ax.xaxis)
         ax.set_xlabel("accuracy of the modality's own prediction on val, %")
-        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        figure.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1.2)
         alt = "Each modality's own accuracy. " + "; ".join(
             f"{m['modality']}: " + ", ".join(f"{name} {percent(m[key])}" for key, name, *_ in kinds) for m in found
         )
@@ -171,94 +229,7 @@ def modalities(rec: Mapping[str, Any]) -> Figure | None:
     )
 
 
-def best_so_far(trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure | None:
-    """The search's best score against what was spent on each method."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    spent: dict[str, float] = {}
-    for r in trials:
-        spent[r.method] = spent.get(r.method, 0.0) + (r.cost_joint_epochs or 0.0)
-        if r.state == "complete" and r.score is not None:
-            line = lines.setdefault(r.method, [])
-            line.append((spent[r.method], max(r.score, line[-1][1] if line else -math.inf)))
-    if not lines:
-        return None
-    with canvas(3.4) as (figure, (ax,)):
-        for method, line in lines.items():
-            x, y = [p[0] for p in line], [p[1] for p in line]
-            c = colour[method]
-            ax.step([*x, max(spent[method], x[-1])], [*y, y[-1]], where="post", color=c, label=method)
-            ax.plot(x[:1], y[:1], "o", color=c, markersize=4)
-        _percent_axis(ax.yaxis)
-        ax.set_ylabel("best accuracy on val so far, %")
-        ax.set_xlabel("spent on the method, joint epochs")
-        figure.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2)
-        alt = "Best score so far against cost. " + "; ".join(
-            f"{m} reaches {percent(line[-1][1])} after {joint_epochs(line[-1][0])} joint epochs"
-            for m, line in lines.items()
-        )
-        svg = inline(figure, "best", alt)
-    return Figure(
-        "best",
-        "Best so far against cost",
-        svg,
-        "The search's own best score on val, trial by trial. It is high by selection and is not the reported result.",
-        ["method", "complete trials", "best on val", "spent, joint epochs"],
-        [[m, str(len(line)), percent(line[-1][1]), joint_epochs(spent[m])] for m, line in lines.items()],
-    )
-
-
-def curves(trials: Sequence[TrialRecord], colour: Mapping[str, str]) -> Figure | None:
-    """Learning curves of the search, one panel a method."""
-    shown = [r for r in trials if len(r.curve) > 1]
-    methods = list(dict.fromkeys(r.method for r in shown))
-    if not methods:
-        return None
-    columns = min(2, len(methods))
-    rows = math.ceil(len(methods) / columns)
-    with canvas(0.4 + 1.5 * rows, rows, columns, sharex=True, sharey=True) as (figure, axes):
-        for ax in axes[len(methods) :]:
-            ax.set_visible(False)
-        for i, (ax, method) in enumerate(zip(axes, methods, strict=False)):
-            own = [r for r in shown if r.method == method]
-            done = [r for r in own if r.state == "complete" and r.score is not None]
-            best = max(done, key=lambda r: r.score or 0.0, default=None)
-            for r in own:
-                ax.plot(*zip(*r.curve, strict=True), color=MUTED, alpha=0.35, linewidth=0.9)
-            if best:
-                ax.plot(*zip(*best.curve, strict=True), color=colour[method], linewidth=2.2)
-            ax.set_title(f"{method}: {count(len(own), 'trial')}")
-            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            _percent_axis(ax.yaxis)
-            if i >= len(methods) - columns:
-                ax.tick_params(labelbottom=True)
-                ax.set_xlabel("epoch")
-        figure.supylabel("accuracy on val, %", fontsize=9, color=MUTED)
-        what = f"{count(len(shown), 'trial')} of {count(len(methods), 'method')}"
-        alt = f"Learning curves of {what}; the table has where they begin and end."
-        svg = inline(figure, "curves", alt)
-    return Figure(
-        "curves",
-        "Learning curves of the search",
-        svg,
-        "Bold: the best complete trial of the method. Curves that end early were stopped.",
-        ["trial", "method", "fusion", "state", "epochs", "first", "best", "last"],
-        [
-            [
-                r.trial_id,
-                r.method,
-                r.fusion,
-                r.state,
-                str(r.curve[-1][0]),
-                percent(r.curve[0][1]),
-                percent(max(s for _, s in r.curve)),
-                percent(r.curve[-1][1]),
-            ]
-            for r in shown
-        ],
-    )
-
-
-def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], colour: Mapping[str, str]) -> Figure:
+def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], look: Mapping[str, Look]) -> Figure:
     """Accuracy against the cost of one training, teachers charged in full."""
     d = rec["decision"]
     found = rec["finalists"]
@@ -268,17 +239,20 @@ def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], colour: Mapp
     with canvas(3.4) as (figure, (ax,)):
         ax.plot(*_columns(dots.values()), ".", color=MUTED, alpha=0.4, markersize=5)
         ax.plot(*_columns(rings), "o", color=MUTED, markerfacecolor="none", markersize=7)
+        marks: Counter[tuple[str, bool]] = Counter()
         for f in found:
             x = f["cost_joint_epochs"] + f["cost_shared_joint_epochs"]
             low, high = f["select"]["ci95"]
-            c = CHOSEN if f["label"] == d["label"] else colour[f["method"]]
+            c = CHOSEN if f["label"] == d["label"] else look[f["method"]].colour
             if low is not None:
                 ax.plot([x, x], [low, high], color=c, linewidth=1.6)
-            marker = "D" if f["cost_shared_joint_epochs"] else "o"
+            taught = f["cost_shared_joint_epochs"] > 0
+            marker = ("Ddph" if taught else "os^v")[marks[c, taught] % 4]
+            marks[c, taught] += 1
             ax.plot([x], [f["select"]["mean"]], marker, color=c, markersize=7, label=f["label"])
         ax.set_xlim(left=0)
         ax.set_xmargin(0.1)
-        _percent_axis(ax.yaxis)
+        percent_axis(ax.yaxis)
         ax.set_ylabel("accuracy, %")
         ax.set_xlabel("one training, joint epochs (teachers charged in full)")
         figure.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=1.2)
@@ -297,8 +271,9 @@ def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], colour: Mapp
         "cost",
         "Accuracy against cost",
         svg,
-        "Large marks: finalists on select with 95 % intervals; diamonds need teachers. Small dots: complete trials of "
-        "the search, on val; a ring where no other one betters it in all objectives of the front.",
+        "Large marks: finalists on select with 95 % intervals; diamonds, pentagons and hexagons need teachers. Small "
+        "dots: complete trials of the search, on val; a ring where no other one betters it in all objectives of the "
+        "front.",
         ["finalist", "joint epochs, in full", "of these teachers", "select, 95 % interval"],
         rows,
     )

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-WIDTH = 5.0
-"""Inches; at 72 to the inch about as wide as a telephone, so that labels stay readable there."""
+WIDTH = 4.6
+"""Inches; at 72 to the inch as wide as a card on a telephone, so that labels stay readable there."""
 
 INK = "#010101"
 """Stands for the page's own text colour."""
@@ -37,15 +37,15 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mmsearch",
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.titlesize": 10,
+    "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
-    "axes.labelsize": 9,
+    "axes.labelsize": 9.5,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": INK,
@@ -54,14 +54,14 @@ _STYLE = {
     "grid.linewidth": 0.8,
     "text.color": INK,
     "xtick.color": MUTED,
-    "xtick.labelsize": 9,
+    "xtick.labelsize": 9.5,
     "xtick.major.size": 0,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 9,
+    "ytick.labelsize": 9.5,
     "ytick.major.size": 0,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 9.5,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
     "figure.facecolor": "none",
