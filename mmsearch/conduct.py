@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -17,7 +18,9 @@ from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend import diagnosis
+from mmsearch.recommend.card import resolution_of, select_rows
 from mmsearch.recommend.conclude import conclude
+from mmsearch.recommend.evidence import settled
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.cluster import Resources, connect, disconnect, quiet
 from mmsearch.search.costs import measured
@@ -77,7 +80,7 @@ def conduct(
                 about = {"dataset": arguments.dataset, "classes": data.classes}
                 trackers.attach(journal, about if arguments.log_clips else {})
                 space = _lengthened(out, space_of(space_in(out), data.modalities, data.digest, arguments), arguments)
-                _search(arguments, out, journal, space, resources)
+                _search(arguments, out, journal, space, resources, data)
                 recommendation = conclude(
                     out,
                     journal,
@@ -118,7 +121,9 @@ def note_extensions(out: Path, journal: Journal) -> None:
         journal.append({"event": "extended", **extension})
 
 
-def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources) -> None:
+def _search(
+    arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources, data: ClipData
+) -> None:
     study = Study(space, journal, sampler=arguments.sampler, start=Start.kept(space, out))
     Mirror(study, file_storage(out / STUDIES), out.name)
     if arguments.optuna:
@@ -133,7 +138,14 @@ def _search(arguments: Arguments, out: Path, journal: Journal, space: Space, res
                 time_budget=_searching(arguments.time_budget),
                 allocation=ALLOCATIONS[arguments.allocation](),
             ),
-            "confirm": ConfirmSource(study, finalists, seeds=arguments.seeds),
+            "confirm": ConfirmSource(
+                study,
+                finalists,
+                seeds=arguments.seeds,
+                settled=functools.partial(
+                    settled, rows=select_rows(data), resolution=resolution_of(data), planned=arguments.seeds
+                ),
+            ),
         },
         lambda phase: journal.append({"event": "phase", "name": phase}),
     )

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
-import itertools
 import json
 import math
 import sys
@@ -36,12 +36,12 @@ from typing import Any
 import numpy as np
 
 from mmsearch.batch import KINDS, Modality
-from mmsearch.recommend.decision import Finalist, decide
-from mmsearch.recommend.evidence import finalists_of
+from mmsearch.recommend.decision import decide
+from mmsearch.recommend.evidence import finalists_of, settled
 from mmsearch.search.allocation import ALLOCATIONS
-from mmsearch.search.finalists import FIRST_SEEDS, beaten, finalists
+from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.simulate import FAMILIES, NOISE, SPLIT_NOISE, Curve, Recorded, Synthetic, World, drive
+from mmsearch.search.simulate import FAMILIES, Curve, Recorded, Synthetic, World, drive
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import BASELINES, Space
 from mmsearch.search.stopping import FACTOR, SHARES, Halving
@@ -152,10 +152,11 @@ def confirmed(study: Study, world: World, search_cost: float) -> dict[str, Any]:
     """
     trials = len(study.records)
     chosen = finalists(study.records)
-    spent = drive(study, ConfirmSource(study, finalists, seeds=SEEDS), world, slots=1)
+    over = functools.partial(settled, rows=None, planned=SEEDS)
+    spent = drive(study, ConfirmSource(study, finalists, seeds=SEEDS, settled=over), world, slots=1)
     found = finalists_of(study.records)
     if any(f.method == "joint" for f in found):
-        decision = decide(found)
+        decision = decide(found, planned=SEEDS)
         chosen_config, leader, kind = decision.chosen.config, decision.leader.config, decision.kind
     else:
         chosen_config, leader, kind = found[0].config, found[0].config, "nothing to compare against"
@@ -436,54 +437,6 @@ def check_peers(strategies: Sequence[str], problems: Sequence[tuple[str, int]], 
     return int(differing > 0)
 
 
-def null(runs: int, seed: int = 0) -> str:
-    """How often a winner is declared where no finalist is better than another, as a Markdown table.
-
-    Trainings differ by NOISE, splits by SPLIT_NOISE; what the search scored is the best of three such.
-    """
-    rng = np.random.default_rng(seed)
-    rows = [
-        "| seeds | finalists | all as noisy | one three times as noisy | finalists to the end |",
-        "|---|---|---|---|---|",
-    ]
-    for seeds, count in itertools.product((3, 5), (6, 11, 20)):
-        names = ["joint", "unimodal", *(f"m{i}" for i in range(count - 2))]
-        shares, left = [], 0.0
-        for noisy in (1, 3):
-            sd = NOISE * np.where(np.arange(count) == 2, noisy, 1)
-            won = 0
-            for _ in range(runs):
-                score = rng.normal(0, sd[:, None], (count, 3)).max(1)
-                select = rng.normal(0, sd[:, None], (count, seeds)) + rng.normal(0, SPLIT_NOISE, seeds)
-                given = confirmed_seeds(score, select)
-                left += sum(n == seeds for n in given) / runs / 2
-                found = [
-                    Finalist({"method": {"name": names[k]}}, {}, dict(enumerate(select[k, :n])), dropped=n < seeds)
-                    for k, n in enumerate(given)
-                ]
-                won += decide(found).kind in ("method", "unimodal")
-            shares.append(won / runs)
-        rows.append(f"| {seeds} | {count} | {shares[0]:.1%} | {shares[1]:.1%} | {left:.1f} |")
-    return "\n".join(rows)
-
-
-def confirmed_seeds(score: np.ndarray, select: np.ndarray) -> list[int]:
-    """How many seeds the confirmation gives each finalist, of which the first two are baselines.
-
-    Args:
-        score: `[finalists]`, of the search.
-        select: `[finalists, seeds]`.
-    """
-    left, given = list(range(len(score))), [0] * len(score)
-    for i in range(select.shape[1]):
-        if i >= FIRST_SEEDS:
-            out = beaten([{-1: score[n], **dict(enumerate(select[n, :i]))} for n in left])
-            left = [n for k, n in enumerate(left) if k not in out or n < 2]
-        for n in left:
-            given[n] += 1
-    return given
-
-
 def solve(task: dict[str, Any]) -> list[dict[str, Any]]:
     """All strategies on a problem; a line each."""
     name, seed = task["problem"], task["seed"]
@@ -583,11 +536,7 @@ def main() -> int:
     parser.add_argument(
         "--check-peers", type=int, nargs="?", const=20, metavar="N", help="through Ray itself, N problems"
     )
-    parser.add_argument("--null", type=int, nargs="?", const=500, metavar="N", help="no true difference, N runs each")
     args = parser.parse_args()
-    if args.null:
-        print(null(args.null))
-        return 0
     seeds = (TUNE if args.seeds == "tune" else FINAL)[: args.per_family]
     if args.check_peers:
         problems = [(f, s) for s in seeds for f in args.families][: args.check_peers]

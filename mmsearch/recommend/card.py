@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import platform
@@ -14,8 +15,9 @@ import numpy as np
 
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
-from mmsearch.recommend.decision import MARGIN, Decision, Finalist, decide, summary
+from mmsearch.recommend.decision import MARGIN, Decision, Finalist, chances, decide, summary
 from mmsearch.recommend.evidence import (
+    Rows,
     failed_finalists,
     finalists_of,
     fusion_evidence,
@@ -64,15 +66,21 @@ def resolution_of(data: Data) -> float:
 
 
 def decided(
-    events: Sequence[Mapping[str, Any]], data: Data, *, margin: float = MARGIN
+    events: Sequence[Mapping[str, Any]], data: Data, sweep: Mapping[str, Any], *, margin: float = MARGIN
 ) -> tuple[list[Finalist], Decision]:
     """Finalists and decision from the events of a finished confirmation; reads select alone.
 
     Raises:
         MMSearchError: no finished confirmation of plain joint training.
     """
-    finalists = finalists_of(records(events))
-    return finalists, decide(finalists, margin=margin, resolution=resolution_of(data))
+    finalists = finalists_of(records(events), select_rows(data))
+    planned = sweep.get("arguments", {}).get("seeds")
+    return finalists, decide(finalists, margin=margin, resolution=resolution_of(data), planned=planned)
+
+
+def select_rows(data: Data) -> Rows:
+    """The clips of select by fold, each drawn once."""
+    return functools.cache(lambda fold: data.part("select", fold))
 
 
 def build(
@@ -91,8 +99,9 @@ def build(
     """
     events = before_refit(events)
     trials = records(events)
-    finalists, decision = decided(events, data, margin=margin)
+    finalists, decision = decided(events, data, sweep, margin=margin)
     labels = labels_of(finalists)
+    best = dict(zip(map(id, finalists), chances(finalists), strict=True))
     resolution = resolution_of(data)
     chosen = decision.chosen
     gain = decision.gain(chosen)
@@ -114,7 +123,7 @@ def build(
             "margin": decision.margin,
             "seeds": decision.seeds,
         },
-        "finalists": [_finalist(f, labels[id(f)], resolution) for f in finalists],
+        "finalists": [_finalist(f, labels[id(f)], resolution, best[id(f)]) for f in finalists],
         "comparisons": [c.to_dict(labels) for c in (*decision.against_joint, *decision.against_chosen)],
         "fusions": fusion_evidence(trials, finalists, decision, resolution),
         "modalities": modality_evidence(trials, list(data.modalities), decision),
@@ -155,7 +164,7 @@ def _concluded(events: Sequence[Mapping[str, Any]]) -> str:
     return datetime.fromtimestamp(max(times, default=0.0), UTC).isoformat(timespec="seconds")
 
 
-def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
+def _finalist(f: Finalist, label: str, resolution: float, best: float) -> dict[str, Any]:
     return {
         "label": label,
         "method": f.method,
@@ -165,6 +174,7 @@ def _finalist(f: Finalist, label: str, resolution: float) -> dict[str, Any]:
         "trial_ids": list(f.trial_ids.values()),
         "seeds": list(f.select),
         "dropped": f.dropped,
+        "p_best": best,
         "select": summary(f.select, resolution).to_dict(),
         "test": summary(f.test).to_dict() if f.test else None,
         "cost_joint_epochs": f.cost_joint_epochs,

@@ -46,7 +46,7 @@ def conclude(
         MMSearchError: no finished confirmation of plain joint training.
     """
     events = journal.events
-    finalists, decision = card.decided(events, data, margin=margin)
+    finalists, decision = card.decided(events, data, sweep, margin=margin)
     ids = sorted(t for f in finalists for t in f.trial_ids.values())
     readings = [sorted(e["finalists"]) for e in events if e["event"] == "test_read"]
     if ids not in readings:

@@ -4,10 +4,11 @@ The rule, and why:
 
 1. **The reference is plain joint training** (the best of its fusions, by mean). A claim that balancing helps is a
    claim against joint training; nobody changes a training recipe without one.
-2. **Beats joint** means: the paired difference over seeds is positive, at least `margin` (half a point: a smaller
-   gain is not worth another recipe), and beyond the noise at 5 % after Holm's correction over the finalists that
-   were confirmed to the end. Paired, because finalists share the splits of a seed; Holm, because the best of many
-   noisy numbers is high by chance alone. What the noise is, :mod:`mmsearch.recommend.statistics` says.
+2. **Beats joint** means: the paired difference is positive, at least `margin` (half a point: a smaller gain is not
+   worth another recipe), and beyond the noise. What the noise is, :mod:`mmsearch.recommend.statistics` says. The
+   chance that anything is declared better where nothing is, is held to :data:`FALSE_WINNER`: by Holm's correction over
+   *all* finalists, those that the confirmation dropped included, and by spending that chance over the looks that a
+   confirmation takes after each seed.
 3. **Nothing beats joint**:
    - `baseline` where no estimated gain reaches the margin ("no method beats plain joint training here") or where
      every interval excludes a gain of the margin. With fewer than three seeds only the second counts: an
@@ -27,33 +28,45 @@ The rule, and why:
 With one seed there is no interval, hence never a winner.
 
 A finalist that the confirmation dropped early, because it was behind the leader beyond the noise, is listed with the
-seeds that it has; it is in no correction, never chosen, never the leader and tied with nobody. What that costs is
-measured: `scripts/bench_search.py --null`.
+seeds that it has; it counts in the correction, but is never chosen, never the leader and tied with nobody. The chance
+of a false winner and the coverage of the intervals are measured: `scripts/bench_confirmation.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend.statistics import (
     FEW_SEEDS,
-    LEVEL,
     Interval,
     Noise,
+    Right,
     holm,
     mean_interval,
     paired_interval,
     pooled_noise,
+    spent,
 )
+from mmsearch.search.blocks import fit
 
 MARGIN = 0.005
 """The smallest gain in accuracy worth another recipe: half a point."""
 
+FALSE_WINNER = 0.01
+"""The chance that something is declared better than joint training where nothing is."""
+
+DRAWS = 20_000
+"""Draws behind a chance of being the best."""
+
 BASELINE = "joint"
 UNIMODAL = "unimodal"
+_ALWAYS = (BASELINE, UNIMODAL)
 EQUAL_COST = 1.1
 
 
@@ -71,6 +84,7 @@ class Finalist:
         seconds: one training, teachers not counted.
         seconds_shared: the teachers it uses.
         dropped: whether the confirmation gave it fewer seeds, because it was beaten.
+        right: by seed the clips of select and whether it was right on each; empty where that is not known.
     """
 
     config: dict[str, Any]
@@ -82,6 +96,7 @@ class Finalist:
     seconds: float = 0.0
     seconds_shared: float = 0.0
     dropped: bool = False
+    right: Right = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def method(self) -> str:
@@ -126,17 +141,19 @@ class Comparison:
         a, b: the finalists compared.
         difference: None where they share no seed.
         p_holm: adjusted over the comparisons of its family; 1 where `a` was dropped.
+        level: what the p-value is held against.
     """
 
     a: Finalist
     b: Finalist
     difference: Interval | None
     p_holm: float
+    level: float
 
     @property
     def proven(self) -> bool:
         """Whether the difference is beyond the noise."""
-        return self.difference is not None and self.difference.known and self.p_holm < 1 - LEVEL
+        return self.difference is not None and self.difference.known and self.p_holm < self.level
 
     def to_dict(self, labels: dict[int, str]) -> dict[str, Any]:
         """As JSON; `labels` by `id` of the finalist, since two may share a method and a fusion."""
@@ -162,9 +179,8 @@ class Decision:
         leader: the highest mean on select.
         tied: finalists not told apart from the chosen one, best first; where that is not joint training, only those
             whose mean reaches joint training's.
-        against_joint: every finalist against the reference (Holm over those that were not dropped).
-        against_chosen: every finalist against the chosen one (Holm likewise); empty where the chosen one
-            is the reference.
+        against_joint: every finalist against the reference.
+        against_chosen: every finalist against the chosen one; empty where the chosen one is the reference.
         margin: the smallest gain that counts.
         seeds: how many seeds the chosen one has.
         noise: of a paired difference, pooled over the finalists.
@@ -181,6 +197,12 @@ class Decision:
     seeds: int
     noise: Noise | None
 
+    @property
+    def settled(self) -> bool:
+        """Whether no further seed is needed: a winner is proven, and no rival that may be dropped is left beside it."""
+        rivals = [c for c in self.against_chosen if not c.a.dropped and c.a.method not in _ALWAYS]
+        return self.kind in ("method", "unimodal") and all(c.proven for c in rivals)
+
     def gain(self, finalist: Finalist) -> Comparison | None:
         """A finalist against plain joint training; None for joint training itself."""
         return next((c for c in self.against_joint if c.a is finalist), None)
@@ -194,21 +216,52 @@ class Decision:
 
 
 def compare(
-    pairs: Sequence[tuple[Finalist, Finalist]], resolution: float = 0.0, noise: Noise | None = None
+    pairs: Sequence[tuple[Finalist, Finalist]],
+    level: float,
+    resolution: float = 0.0,
+    noise: Noise | None = None,
 ) -> list[Comparison]:
-    """The paired differences a - b of one family, with Holm's correction over those that were not dropped."""
-    found = [paired_interval(a.select, b.select, resolution=resolution, noise=noise) for a, b in pairs]
-    adjusted = iter(holm([d.p if d else 1.0 for (a, _), d in zip(pairs, found, strict=True) if not a.dropped]))
-    return [Comparison(a, b, d, 1.0 if a.dropped else next(adjusted)) for (a, b), d in zip(pairs, found, strict=True)]
+    """The paired differences a - b of one family, with Holm's correction over all of them; one dropped has p = 1."""
+    found = [
+        paired_interval(
+            a.select, b.select, resolution=resolution, noise=noise, right=(a.right, b.right) if a.right else None
+        )
+        for a, b in pairs
+    ]
+    p = holm([1.0 if d is None or a.dropped else d.p for (a, _), d in zip(pairs, found, strict=True)])
+    return [Comparison(a, b, d, q, level) for (a, b), d, q in zip(pairs, found, p, strict=True)]
 
 
-def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution: float = 0.0) -> Decision:
+def chances(finalists: Sequence[Finalist]) -> list[float]:
+    """The chance of each finalist to have the highest level, by :func:`mmsearch.search.blocks.fit`.
+
+    The posterior under a flat prior, by draws with a fixed seed. All alike where the noise is not known.
+    """
+    known = [i for i, f in enumerate(finalists) if f.select]
+    blocks = fit([finalists[i].select for i in known])
+    share = np.zeros(len(finalists))
+    if blocks is None:
+        share[known] = 1 / max(1, len(known))
+        return share.tolist()
+    rng = np.random.default_rng(0)
+    variance = blocks.variance * blocks.freedom / rng.chisquare(blocks.freedom, DRAWS)
+    drawn = rng.multivariate_normal(np.zeros(len(known)), blocks.covariance, DRAWS, method="eigh")
+    best = (blocks.level + np.sqrt(variance)[:, None] * drawn).argmax(1)
+    share[known] = np.bincount(best, minlength=len(known)) / DRAWS
+    return share.tolist()
+
+
+def decide(
+    finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution: float = 0.0, planned: int | None = None
+) -> Decision:
     """The decision among finalists, on select alone; the rule stands at the top of this module.
 
     Args:
         finalists: with plain joint training among them.
         margin: the smallest gain that counts, as a share (0.005 is half a point).
         resolution: one clip over the clips of select: the step in which accuracies move.
+        planned: seeds that a finalist may get, after each of which somebody may have looked; None: these are all, and
+            this is the only look.
 
     Raises:
         MMSearchError: plain joint training is not among the finalists.
@@ -220,41 +273,47 @@ def decide(finalists: Sequence[Finalist], *, margin: float = MARGIN, resolution:
     reference = max(joints, key=lambda f: f.mean)
     others = [f for f in finalists if f is not reference and f.select]
     noise = pooled_noise([f.select for f in contenders])
-    against_joint = compare([(f, reference) for f in others], resolution, noise)
-    leader = max([reference, *contenders], key=lambda f: f.mean)
+    level = 2 * FALSE_WINNER
+    if planned is not None:
+        level = spent(len(reference.select), max(len(reference.select), planned), level)
+    against_joint = compare([(f, reference) for f in others], level, resolution, noise)
+    gain = {id(c.a): c.difference.mean if c.difference else -math.inf for c in against_joint} | {id(reference): 0.0}
+    leader = max([reference, *(f for f in contenders if f is not reference)], key=lambda f: gain[id(f)])
 
     judged = [c for c in against_joint if not c.a.dropped]
-    winners = [c.a for c in judged if c.proven and c.difference and c.difference.mean >= margin]
+    winners = [c.a for c in judged if c.proven and gain[id(c.a)] >= margin]
     if winners:
-        chosen = _cheapest_of_tied(winners, resolution, noise)
+        chosen = _cheapest_of_tied(winners, gain, level, resolution, noise)
         kind = "unimodal" if chosen.method == UNIMODAL else "baseline" if chosen.method == BASELINE else "method"
     elif _no_gain(judged, len(reference.select), margin):
         chosen, kind = reference, "baseline"
     else:
-        chosen = _cheapest_of_tied([reference, *(c.a for c in judged if c.a.mean > reference.mean)], resolution, noise)
+        better = [c.a for c in judged if gain[id(c.a)] > 0]
+        chosen = _cheapest_of_tied([reference, *better], gain, level, resolution, noise)
         kind = "no_clear_winner"
 
     rivals = [] if chosen is reference else [f for f in others if f is not chosen]
-    against_chosen = compare([(f, chosen) for f in rivals], resolution, noise)
+    against_chosen = compare([(f, chosen) for f in rivals], level, resolution, noise)
     if chosen is reference:
         tied = [c.a for c in judged if not c.proven]
     else:
-        tied = [c.a for c in against_chosen if not (c.proven or c.a.dropped) and c.a.mean >= reference.mean]
+        tied = [c.a for c in against_chosen if not (c.proven or c.a.dropped) and gain[id(c.a)] >= 0]
         tied += [reference] if kind == "no_clear_winner" else []
-    tied.sort(key=lambda f: -f.mean)
+    tied.sort(key=lambda f: -gain[id(f)])
     return Decision(
         kind, chosen, reference, leader, tied, against_joint, against_chosen, margin, len(chosen.select), noise
     )
 
 
-def _cheapest_of_tied(winners: Sequence[Finalist], resolution: float, noise: Noise | None) -> Finalist:
-    best = max(winners, key=lambda f: f.mean)
-    tied = [best] + [
-        c.a for c in compare([(w, best) for w in winners if w is not best], resolution, noise) if not c.proven
-    ]
+def _cheapest_of_tied(
+    among: Sequence[Finalist], gain: Mapping[int, float], level: float, resolution: float, noise: Noise | None
+) -> Finalist:
+    best = max(among, key=lambda f: gain[id(f)])
+    rivals = compare([(f, best) for f in among if f is not best], level, resolution, noise)
+    tied = [best, *(c.a for c in rivals if not c.proven)]
     low = min(f.full_cost for f in tied)
     equal = [f for f in tied if f.full_cost <= EQUAL_COST * low]
-    return min(equal, key=lambda f: (f.cost_shared_joint_epochs > 0, -f.mean))
+    return min(equal, key=lambda f: (f.cost_shared_joint_epochs > 0, -gain[id(f)]))
 
 
 def _no_gain(against_joint: Sequence[Comparison], seeds: int, margin: float) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from mmsearch.recommend.decision import BASELINE, UNIMODAL, Decision, Finalist, compare
+import numpy as np
+
+from mmsearch.recommend.decision import BASELINE, FALSE_WINNER, UNIMODAL, Decision, Finalist, compare, decide
 from mmsearch.search.trials import TrialRecord
 
 _PER_SEED = ("seed", "fold", "teachers")
 """What differs between the seeds of one finalist; teachers are retrained on each seed's split."""
+
+Rows = Callable[[int], np.ndarray]
+"""The rows of the clips of select on a fold."""
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -20,23 +26,32 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
+def config_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the seeds of one finalist have in common."""
+    return {k: v for k, v in document.items() if k not in _PER_SEED}
+
+
+def finalists_of(records: Mapping[str, TrialRecord], rows: Rows | None = None) -> list[Finalist]:
     """The configurations confirmed on fresh seeds, best on select first; those without a finished seed are left out.
 
     A trial counts as a confirmation by having been evaluated on select; a single modality may have been asked as the
     teacher of another finalist. One that was asked on fewer seeds than joint training has been dropped.
+
+    Args:
+        records: of a run.
+        rows: the clips of select on a fold; None where clips are not to be told apart.
     """
     groups: dict[str, list[TrialRecord]] = {}
     select: dict[str, float] = {}
     asked: Counter[str] = Counter()
     for r in records.values():
-        config = json.dumps({k: v for k, v in r.document.items() if k not in _PER_SEED}, sort_keys=True)
+        config = json.dumps(config_of(r.document), sort_keys=True)
         asked[config] += r.stage == "confirm"
         if r.state == "complete" and r.select:
             groups.setdefault(config, []).append(r)
             select[r.trial_id] = float(r.select["accuracy"])
     full = max((asked[key] for key, trials in groups.items() if trials[0].method == BASELINE), default=0)
-    found = []
+    found: list[Finalist] = []
     for key, trials in groups.items():
         trials.sort(key=lambda r: r.document["seed"])
         found.append(
@@ -50,9 +65,42 @@ def finalists_of(records: Mapping[str, TrialRecord]) -> list[Finalist]:
                 seconds=mean(r.seconds for r in trials) or 0.0,
                 seconds_shared=mean(_of_teachers(r, records, "seconds") for r in trials) or 0.0,
                 dropped=asked[key] < full,
+                right={r.document["seed"]: right for r in trials if (right := _right(r, rows)) is not None},
             )
         )
     return sorted(found, key=lambda f: (-f.mean, f.label))
+
+
+def _right(trial: TrialRecord, rows: Rows | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The clips of select and whether a confirmation was right on each; None where that was not kept."""
+    packed = (trial.select or {}).get("right")
+    if rows is None or packed is None:
+        return None
+    clips = rows(trial.document["fold"])
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=len(clips))
+    return clips, bits.astype(bool)
+
+
+def settled(
+    records: Mapping[str, TrialRecord],
+    left: Sequence[Mapping[str, Any]],
+    seeds: Collection[int],
+    rows: Rows | None,
+    **decided: Any,
+) -> bool:
+    """Whether a confirmation may end, by what these seeds say (:attr:`Decision.settled`).
+
+    Args:
+        records: of a run.
+        left: documents of the finalists that were not dropped.
+        seeds: those that are complete.
+        rows: as of :func:`finalists_of`.
+        decided: as of :func:`~mmsearch.recommend.decision.decide`.
+    """
+    whole = {i: r for i, r in records.items() if r.searched or r.document["seed"] in seeds}
+    kept = [config_of(d) for d in left]
+    found = [dataclasses.replace(f, dropped=f.config not in kept) for f in finalists_of(whole, rows)]
+    return any(f.method == BASELINE for f in found) and decide(found, **decided).settled
 
 
 def _of_teachers(trial: TrialRecord, records: Mapping[str, TrialRecord], what: str) -> float:
@@ -127,7 +175,7 @@ def fusion_evidence(
     chosen = decision.chosen
     rivals = [f for f in finalists if f.method == chosen.method and f.fusion != chosen.fusion]
     labels = labels_of(finalists)
-    confirmed = compare([(chosen, f) for f in rivals], resolution, decision.noise)
+    confirmed = compare([(chosen, f) for f in rivals], 2 * FALSE_WINNER, resolution, decision.noise)
     tried: dict[str, list[float]] = {}
     for r in records.values():
         if r.method == chosen.method != UNIMODAL and r.searched and r.state == "complete" and r.score is not None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from mmsearch.data.clips import ClipData
@@ -298,7 +299,8 @@ class Job:
         if self.stage != "confirm":
             return None
         select = run.evaluate("select")
-        figures = figures_of(select)
+        right = select.probabilities.argmax(1) == select.label
+        figures = {**figures_of(select), "right": np.packbits(right[np.argsort(select.index)]).tobytes().hex()}
         rows = range(len(select.label))
         clip_wise = {
             "index": [int(i) for i in select.index],

@@ -193,21 +193,32 @@ class ConfirmSource(_Source):
     Nothing is asked before every trial of the search has ended. Every finalist gets a first seed; before each further
     one those that are beaten beyond the noise, by these seeds and the search's own score, are dropped, so that many
     finalists cost little. The baselines stay to the end, and fill the slots that would otherwise wait for a seed to be
-    complete. Where joint training beats all others there is no seed after the third, unless it has begun. Who is
-    dropped is a function of the records alone.
+    complete. From the third seed on there is no further one where joint training beats all others, or where `settled`
+    says so. Who is dropped is a function of the records alone.
 
     Args:
         study: the study.
         finalists: gives their documents, called once when the search has ended.
         seeds: how many at most.
+        settled: whether no further seed is needed, given the records, the documents that are left and the seeds that
+            are complete, at least :data:`~mmsearch.search.finalists.FEW_SEEDS`.
     """
 
-    def __init__(self, study: Study, finalists: Callable[[Records], Sequence[dict[str, Any]]], *, seeds: int) -> None:
+    def __init__(
+        self,
+        study: Study,
+        finalists: Callable[[Records], Sequence[dict[str, Any]]],
+        *,
+        seeds: int,
+        settled: Callable[[Records, Sequence[dict[str, Any]], Sequence[int]], bool] = lambda *_: False,
+    ) -> None:
         super().__init__(study)
         self._finalists = finalists
+        self._settled = settled
         self.seeds = seeds
         self._documents: Sequence[dict[str, Any]] | None = None
         self._asks: dict[int, list[list[Ask]]] = {}
+        self._verdicts: dict[int, bool] = {}
 
     def next(self) -> Ask | Signal:
         """Seed by seed: its teachers, then the finalists that are left."""
@@ -231,15 +242,28 @@ class ConfirmSource(_Source):
                 done = [[self._seed(documents, j)[n][-1].trial_id for j in range(i)] for n in left]
                 if all(map(self.ready, done)):
                     out = beaten([self._scores(documents[n], ids) for n, ids in zip(left, done, strict=True)])
-                    alone = [group_of(documents[n]) for k, n in enumerate(left) if k not in out] == ["joint"]
-                    begun = any(self._seed(documents, i)[n][-1].trial_id in self.records for n in left)
-                    if alone and i >= FEW_SEEDS and not begun:
+                    kept = [n for k, n in enumerate(left) if k not in out]
+                    left = [n for n in left if n in kept or is_baseline(documents[n])]
+                    if i >= FEW_SEEDS and self._over(documents, kept, left, i):
                         return
-                    left = [n for k, n in enumerate(left) if k not in out or is_baseline(documents[n])]
                 else:
                     left = [n for n in left if is_baseline(documents[n])]
             for n in left:
                 yield from self._seed(documents, i)[n]
+
+    def _over(self, documents: Sequence[dict[str, Any]], kept: Sequence[int], left: Sequence[int], i: int) -> bool:
+        """Whether seed `i` is not needed; never of one that somebody has begun, so that all end alike."""
+        if any(self._seed(documents, i)[n][-1].trial_id in self.records for n in left):
+            return False
+        if [group_of(documents[n]) for n in kept] == ["joint"]:
+            return True
+        if i not in self._verdicts:
+            seeds = [self._seed_of(j) for j in range(i)]
+            self._verdicts[i] = self._settled(self.records, [documents[n] for n in left], seeds)
+        return self._verdicts[i]
+
+    def _seed_of(self, i: int) -> int:
+        return self.study.space.seed + CONFIRMATION_SEED + i
 
     def _scores(self, document: dict[str, Any], trial_ids: Sequence[str]) -> dict[int, float]:
         """Accuracy on select by seed, without those that failed, and as -1 what the search scored."""
@@ -254,7 +278,7 @@ class ConfirmSource(_Source):
         """By finalist what it needs on a seed: its teachers, then itself."""
         if i not in self._asks:
             space = self.study.space
-            seed, fold = space.seed + CONFIRMATION_SEED + i, 1 + i
+            seed, fold = self._seed_of(i), 1 + i
             moved = [space.moved(document, seed=seed, fold=fold) for document in documents]
             confirm = {a.trial_id: a for a in (Ask.of(d, stage="confirm", why="confirmation") for d in moved)}
             self._asks[i] = []

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmsearch.recommend.statistics import Noise, holm, mean_interval, paired_interval, pooled_noise
+from mmsearch.recommend.statistics import (
+    Noise,
+    holm,
+    mean_interval,
+    paired_interval,
+    pooled_noise,
+    satterthwaite,
+    shared_clips,
+    spent,
+)
 
 
 def test_mean_interval_is_student_t() -> None:
@@ -79,10 +88,69 @@ def test_pooled_noise_needs_shared_seeds() -> None:
     assert pooled_noise([{0: 0.5, 1: 0.6}]) is None
 
 
-def test_own_noise_beyond_the_pooled_one_counts() -> None:
+def test_a_variance_is_drawn_towards_the_pooled_one_as_far_as_that_is_worth() -> None:
     wild = [0.1, -0.1, 0.2]
-    quiet = Noise(1e-6, 8)
-    assert mean_interval(wild, noise=quiet).p > 0.3
+    own = float(np.var(wild, ddof=1))
+    found = mean_interval(wild, noise=Noise(0.001, 8))
+    error = np.sqrt((2 * own + 8 * 0.001) / 10 / 3)
+    assert found.freedom == 10
+    assert found.high == pytest.approx(found.mean + stats.t.ppf(0.975, 10) * error)
+    certain = mean_interval(wild, noise=Noise(0.001, np.inf))
+    assert certain.high == pytest.approx(certain.mean + 1.959964 * np.sqrt(0.001 / 3))
+
+
+def test_pooling_is_worth_much_where_the_finalists_are_alike_and_little_where_they_are_not() -> None:
+    rng = np.random.default_rng(0)
+    alike = [dict(enumerate(rng.normal(0, 0.01, 10))) for _ in range(12)]
+    unlike = [dict(enumerate(rng.normal(0, sd, 10))) for sd in np.geomspace(0.001, 0.1, 12)]
+    much, little = pooled_noise(alike), pooled_noise(unlike)
+    assert much is not None and little is not None
+    assert much.freedom > 20 > 5 > little.freedom
+
+
+def rows(seeds: int, draw: np.ndarray, clips: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    return {s: (clips, draw[s]) for s in range(seeds)}
+
+
+def test_clips_that_all_seeds_share_make_the_interval_wider_than_the_seeds_alone_would() -> None:
+    rng = np.random.default_rng(0)
+    clips = np.arange(100)
+    easy = rng.random(100) < 0.5
+    a, b = (np.array([easy ^ flip ^ (rng.random(100) < 0.02) for _ in range(5)]) for flip in (True, False))
+    scores = [dict(enumerate(x.mean(1))) for x in (a, b)]
+    apart = paired_interval(*scores)
+    together = paired_interval(*scores, right=(rows(5, a, clips), rows(5, b, clips)))
+    assert apart is not None and together is not None and apart.high is not None and together.high is not None
+    variance, freedom = shared_clips(rows(5, a, clips), rows(5, b, clips), range(5))
+    assert freedom == 99
+    d = (a.astype(float) - b).mean(0)
+    assert variance == pytest.approx(d.var(ddof=1) / 100, rel=0.1), "what drawing other clips would change"
+    assert together.high - together.mean > 3 * (apart.high - apart.mean)
+
+
+def test_clips_that_no_seeds_share_are_in_the_seeds_own_variance_already() -> None:
+    rng = np.random.default_rng(0)
+    a, b = ({s: (np.arange(50) + 50 * s, rng.random(50) < 0.5) for s in range(3)} for _ in range(2))
+    assert shared_clips(a, b, range(3))[0] == 0
+
+
+def test_finalists_judged_on_different_clips_are_no_pair() -> None:
+    hits = np.ones(3, bool)
+    with pytest.raises(ValueError, match="different clips"):
+        shared_clips({0: (np.arange(3), hits)}, {0: (np.arange(1, 4), hits)}, [0])
+
+
+def test_satterthwaite_of_two_equal_parts_adds_their_degrees_of_freedom() -> None:
+    assert satterthwaite([(2.0, 5.0), (2.0, 5.0)]) == pytest.approx(10)
+    assert satterthwaite([(2.0, 5.0), (0.0, np.inf)]) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("planned", [1, 2, 3, 5, 10])
+def test_all_looks_together_spend_the_level(planned: int) -> None:
+    parts = [spent(n, planned, 0.02) for n in range(1, planned + 1)]
+    assert sum(parts) == pytest.approx(0.02)
+    assert min(parts) >= 0 and (planned < 4 or parts[2] < parts[-1]), "little early, most at the end"
+    assert planned < 3 or parts[0] == parts[1] == 0
 
 
 def test_holm_against_a_worked_example() -> None:
