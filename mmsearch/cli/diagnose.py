@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmsearch.cli.recommend import recorded
-from mmsearch.recommend.words import UNKNOWN, count, duration, percent, points
+from mmsearch.recommend.words import UNKNOWN, percent, points
 from mmsearch.search.journal import read_events
 
 HELP = "what the models of a finished run made of each modality: under-training, reliance, calibration, robustness"
@@ -53,7 +53,7 @@ def _render(found: Mapping[str, Any]) -> RenderableType:
     for s in found["sentences"]:
         said.add_row(s["about"] if s["about"] != last else "", Text(s["text"]))
         last = s["about"]
-    return Group(*(_encoders(m) for m in found["models"].values()), said, Text(_cost(found), style="dim"))
+    return Group(*(_encoders(m) for m in found["models"].values()), said)
 
 
 def _encoders(model: Mapping[str, Any]) -> RenderableType:
@@ -77,14 +77,3 @@ def _encoders(model: Mapping[str, Any]) -> RenderableType:
             UNKNOWN if cosine is None else f"{cosine:.2f}".replace("-", "−"),
         )
     return table
-
-
-def _cost(found: Mapping[str, Any]) -> str:
-    cost = found["cost"]
-    share = (
-        f", {percent(cost['seconds'] / cost['trial_seconds'])} of what the trials took" if cost["trial_seconds"] else ""
-    )
-    return (
-        f"On {count(cost['clips'], 'clip')} of select (worse clips: {cost['robustness_clips']}), probes fitted to "
-        f"{cost['train_clips']} of train, in {duration(cost['seconds'])}{share}. The test part was not touched."
-    )

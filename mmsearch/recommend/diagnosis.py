@@ -98,8 +98,9 @@ def diagnose(
             "trial_seconds": recommendation["provenance"]["run_cost"]["trial_seconds"],
         },
     }
-    found["sentences"] = [*diagnosis_words.sentences(found), *({"about": "Diagnosis", "text": m} for m in missing)]
     found["cost"]["seconds"] = time.perf_counter() - started
+    about = [*missing, *([diagnosis_words.cost(found["cost"])] if models else [])]
+    found["sentences"] = [*diagnosis_words.sentences(found), *({"about": "Diagnosis", "text": text} for text in about)]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmsearch.recommend.words import count, listed, percent
+from mmsearch.recommend.words import count, duration, listed, percent
 
 SMALL = 0.05
 """A loss that is surely smaller is called small, and a fall of accuracy that is not larger is not worth a word."""
@@ -29,6 +29,17 @@ def sentences(diagnosis: Mapping[str, Any]) -> list[dict[str, str]]:
         "Clips": list(_clips(diagnosis)),
     }
     return [{"about": about, "text": text} for about, texts in topics.items() for text in texts]
+
+
+def cost(cost: Mapping[str, Any]) -> str:
+    """On how many clips it rests, and what it took beside the sweep."""
+    trials = cost["trial_seconds"]
+    beside = f" beside {duration(trials)} of training ({percent(cost['seconds'] / trials)})" if trials else ""
+    return (
+        f"Measured on {count(cost['clips'], 'clip')} of select, {cost['robustness_clips']} of them made worse, with "
+        f"probes fitted to {cost['train_clips']} of train, in {duration(cost['seconds'])}{beside}. The test part was "
+        "not touched."
+    )
 
 
 def _gaps(model: Mapping[str, Any]) -> Iterator[str]:

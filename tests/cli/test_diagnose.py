@@ -50,7 +50,7 @@ def test_it_prints_a_table_the_words_and_the_cost_and_keeps_them(
     assert all(m["label"] in printed for m in found["models"].values())
     joined = " ".join(printed.split())
     assert found["sentences"] and all(s["text"] in joined for s in found["sentences"])
-    assert f"On {found['cost']['clips']} clips of select" in joined and "The test part was not touched." in joined
+    assert f"Measured on {found['cost']['clips']} clips of select" in joined and "not touched" in joined
     assert (run_dir / "report.html").is_file()
     assert rec["decision"] == card.build(read_events(run_dir), ClipData.open("data.json"), SWEEP)["decision"]
 

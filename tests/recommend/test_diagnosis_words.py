@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmsearch.recommend.diagnosis_words import sentences
+from mmsearch.recommend.diagnosis_words import cost, sentences
 
 
 def model(**changes: Any) -> dict[str, Any]:
@@ -151,3 +151,12 @@ def test_clips_won_and_lost_are_counted_where_it_is_beyond_the_noise() -> None:
         "On seed 1000, uniform · concat gets 2 clips right that joint · concat gets wrong, and 0 the other way "
         "round, of 50."
     )
+
+
+def test_its_cost_is_said_beside_that_of_the_sweep() -> None:
+    spent = {"clips": 156, "robustness_clips": 100, "train_clips": 938, "seconds": 12.0, "trial_seconds": 1200.0}
+    assert cost(spent) == (
+        "Measured on 156 clips of select, 100 of them made worse, with probes fitted to 938 of train, in 12 s beside "
+        "20 min 00 s of training (1.0%). The test part was not touched."
+    )
+    assert "beside" not in cost({**spent, "trial_seconds": 0.0})
