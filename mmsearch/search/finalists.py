@@ -31,18 +31,25 @@ def group_of(document: Mapping[str, Any]) -> str:
     return "unimodal_teacher/ensemble" if is_ensemble(document) else document["method"]["name"]
 
 
-def is_baseline(document: Mapping[str, Any]) -> bool:
-    """Whether it is joint training, one modality or the ensemble: always a finalist, never dropped."""
-    return group_of(document) in _BASELINES
+def baselines(documents: Sequence[Mapping[str, Any]]) -> set[int]:
+    """The positions of joint training, one modality and the ensemble among finalists: these are never dropped.
+
+    Of several documents of joint training, one a fusion, it is the first.
+    """
+    groups = [group_of(d) for d in documents]
+    return {groups.index(g) for g in _BASELINES if g in groups}
 
 
 def finalists(records: Records) -> list[dict[str, Any]]:
-    """The documents to be confirmed: the best of every method, the baselines first, then by score.
+    """The documents to be confirmed: the best of every method, the baselines first, then by score; then fusions.
 
     The ensemble of unimodal models counts as a method of its own. With a handful of trials a method, the best score
     tells of luck with settings as much as of the method, so that no bar on it keeps the best method in; it is the
     confirmation that drops, as soon as it can tell. A trial that was stopped stands for a method only where none ran
     to its end, the one that came furthest first; a failed one never does. A tie goes to the one asked first.
+
+    Which fusion is a question of its own: of joint training, and of the method with the highest score beside the
+    baselines, the best trial with every other fusion follows, where one ran to its end.
 
     Args:
         records: of a finished search.
@@ -52,9 +59,16 @@ def finalists(records: Records) -> list[dict[str, Any]]:
         if record.state in ("complete", "pruned") and record.searched and record.score is not None:
             groups.setdefault(group_of(record.document), []).append(record)
     best = {g: max(found, key=_merit) for g, found in groups.items()}
-    baselines = [g for g in _BASELINES if g in best]
+    first = [g for g in _BASELINES if g in best]
     others = sorted((g for g in best if g not in _BASELINES), key=lambda g: _merit(best[g]), reverse=True)
-    return [best[g].document for g in [*baselines, *others]]
+    chosen = [best[g] for g in [*first, *others]]
+    for g in [*(g for g in first if g == "joint"), *others[:1]]:
+        fusions: dict[str, list[TrialRecord]] = {}
+        for record in groups[g]:
+            if record.state == "complete" and record.fusion != best[g].fusion:
+                fusions.setdefault(record.fusion, []).append(record)
+        chosen += [max(found, key=_merit) for found in fusions.values()]
+    return [record.document for record in chosen]
 
 
 def _merit(record: TrialRecord) -> tuple[bool, int, float]:

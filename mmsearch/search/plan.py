@@ -341,7 +341,8 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
 
     On every seed, three at least, joint training, the teachers, their ensemble and, where it is no teacher, the best
     single modality. Every other method has its first seeds. Of those left none stay at least and all at most; expected
-    is that half are dropped before each further seed and one stays to the end.
+    is that half are dropped before each further seed and one stays to the end. Joint training and one other method may
+    have their first seeds with every further fusion.
 
     Args:
         space: what is searched.
@@ -361,6 +362,11 @@ def _confirmation(space: Space, seeds: int, unit: Mapping[str, Range], ensemble:
         statistics.fmean(o.expected for o in others) * sum(left) if others else 0,
         sum(o.high for o in others) * seeds,
     )
+    fusions = sum(not FUSIONS.get(f).post_hoc for f in space.fusions) - 1
+    if fusions and others:
+        pair = Range(0, unit["joint"].expected, unit["joint"].high)
+        pair += Range(0, statistics.fmean(o.expected for o in others), max(o.high for o in others))
+        more += Range(0, pair.expected * fusions * first, pair.high * fusions * seeds)
     few = min(FEW_SEEDS, seeds)
     return Range(baselines.low * few, baselines.expected * seeds, baselines.high * seeds) + more
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmsearch.search.allocation import Allocation, Equal, Joint, Standing
-from mmsearch.search.finalists import FEW_SEEDS, FIRST_SEEDS, beaten, group_of, is_baseline
+from mmsearch.search.finalists import FEW_SEEDS, FIRST_SEEDS, baselines, beaten, group_of
 from mmsearch.search.space import is_ensemble
 from mmsearch.search.study import Ask, Study
 from mmsearch.search.trials import Records, TrialRecord
@@ -236,18 +236,18 @@ class ConfirmSource(_Source):
 
     def _due(self, documents: Sequence[dict[str, Any]]) -> Iterator[Ask]:
         """What can be asked by what is known: whole seeds, then the baselines' where a seed is not complete."""
-        left = list(range(len(documents)))
+        left, always = list(range(len(documents))), baselines(documents)
         for i in range(self.seeds):
             if i >= FIRST_SEEDS:
                 done = [[self._seed(documents, j)[n][-1].trial_id for j in range(i)] for n in left]
                 if all(map(self.ready, done)):
                     out = beaten([self._scores(documents[n], ids) for n, ids in zip(left, done, strict=True)])
                     kept = [n for k, n in enumerate(left) if k not in out]
-                    left = [n for n in left if n in kept or is_baseline(documents[n])]
+                    left = [n for n in left if n in kept or n in always]
                     if i >= FEW_SEEDS and self._over(documents, kept, left, i):
                         return
                 else:
-                    left = [n for n in left if is_baseline(documents[n])]
+                    left = [n for n in left if n in always]
             for n in left:
                 yield from self._seed(documents, i)[n]
 

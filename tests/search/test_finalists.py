@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch.search.finalists import beaten, finalists, is_baseline
+from mmsearch.search.finalists import baselines, beaten, finalists
 from mmsearch.search.trials import TrialRecord
 
 
@@ -31,8 +31,20 @@ def test_the_best_of_every_method_and_of_the_ensemble_the_baselines_first() -> N
     assert [(d["method"]["name"], d["number"]) for d in chosen] == [
         ("joint", 1), ("unimodal", 0), ("unimodal_teacher", 0), ("ogm", 1), ("unimodal_teacher", 1), ("agm", 0)
     ]  # fmt: skip
-    assert [is_baseline(d) for d in chosen] == [True] * 3 + [False] * 3
+    assert baselines(chosen) == {0, 1, 2}
     assert finalists({}) == []
+
+
+def test_joint_training_and_the_leading_method_bring_their_best_trial_with_every_fusion() -> None:
+    known = records(joint=[0.50, 0.60, 0.55, 0.59], ogm=[0.80, 0.82, 0.70], agm=[0.60, 0.61], unimodal=[0.4])
+    for name, fusion in (("joint1", "sum"), ("joint3", "gated"), ("ogm1", "sum"), ("ogm2", "gated"), ("agm1", "sum")):
+        known[name].fusion = fusion
+    known["ogm2"].state = "pruned"
+    chosen = finalists(known)
+    assert [(d["method"]["name"], d["number"]) for d in chosen] == [
+        ("joint", 1), ("unimodal", 0), ("ogm", 1), ("agm", 1), ("joint", 2), ("joint", 3), ("ogm", 0)
+    ], "agm leads nothing, and what was stopped stands for no fusion"  # fmt: skip
+    assert baselines(chosen) == {0, 1}, "joint training with another fusion may be dropped"
 
 
 def test_a_stopped_trial_stands_for_a_method_only_where_none_ran_to_its_end() -> None:
