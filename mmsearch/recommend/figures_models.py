@@ -15,11 +15,11 @@ from mmsearch.recommend.svg import BASELINE, CHOSEN, MUTED, canvas, inline
 from mmsearch.recommend.words import UNKNOWN, listed, percent, points
 
 DRAWN_CLASSES = 24
-"""More classes are no longer legible as a matrix; the table has what is confused most."""
+"""More classes are no longer legible as a matrix; a table has what is confused most."""
 
 NAMED_CLASSES = 12
-CONFUSIONS = 12
-"""Pairs of classes in the table."""
+CONFUSIONS = 20
+"""Pairs of classes in the table that stands for the matrix of more classes."""
 
 _DIALS = {"snr_db": "noise, dB", "severity": "blur and noise", "drop": "words lost"}
 _STYLE = {"joint": (BASELINE, "--", "s"), "chosen": (CHOSEN, "-", "o"), "alone": (MUTED, ":", "D")}
@@ -77,7 +77,7 @@ def _quarters(by_epoch: Curves) -> list[str]:
 
 def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str], label: str) -> Figure | None:
     """How often each true class got each answer on select, for joint training and the recommended model."""
-    names = {"joint": "joint training", "chosen": label}
+    names = {**_WHO, "chosen": label}
     found = {who: m for who, m in matrices.items() if m.sum()}
     if not found or not 2 <= len(classes) <= DRAWN_CLASSES:
         return None
@@ -105,7 +105,7 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str], label:
             ax.set_xlabel("answered")
             if i % columns == 0:
                 ax.set_ylabel("true class")
-        worst = _confused(found, classes, names)
+        columns_, worst = confused(found, classes, label)
         alt = "Confusion matrices on select of " + listed([names[w] for w in found]) + ". "
         alt += "Most confused: " + "; ".join(f"{r[0]} taken for {r[1]}: {', '.join(r[2:])}" for r in worst[:3])
         svg = inline(figure, "confusion", alt)
@@ -115,8 +115,8 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str], label:
         "What is taken for what",
         svg,
         "Rows add up to 100 %; the fuller the colour, the more often. Counts over all seeds of the confirmation."
-        f"{numbers} The numbers list the {CONFUSIONS} pairs that are confused most.",
-        ["true class", "answered", *(f"{names[w]}, share of the class" for w in found)],
+        + numbers,
+        columns_,
         worst,
     )
 
@@ -127,13 +127,27 @@ def _cell(x: int, y: int, colour: str, share: float) -> Any:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=max(0.04, share), linewidth=0)
 
 
-def _confused(found: Mapping[str, np.ndarray], classes: Sequence[str], names: Mapping[str, str]) -> list[list[str]]:
-    shares = {who: m / np.maximum(m.sum(1, keepdims=True), 1) for who, m in found.items()}
-    most = np.max(list(shares.values()), axis=0)
-    np.fill_diagonal(most, 0)
-    order = np.argsort(-most, axis=None, kind="stable")[:CONFUSIONS]
-    pairs = [divmod(int(i), len(classes)) for i in order]
-    return [[classes[y], classes[x], *(percent(s[y, x]) for s in shares.values())] for y, x in pairs if most[y, x] > 0]
+def confused(
+    matrices: Mapping[str, np.ndarray], classes: Sequence[str], label: str, most: int | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of all pairs of a true class and an answer that occurred, errors first.
+
+    Args:
+        matrices: per model (`joint`, `chosen`) counts by true class (row) and answer (column).
+        classes: their names.
+        label: of the recommended configuration.
+        most: of the errors only so many, the most frequent ones; None for everything.
+    """
+    shares = {who: m / np.maximum(m.sum(1, keepdims=True), 1) for who, m in matrices.items() if m.sum()}
+    highest = np.max(list(shares.values()), axis=0)
+    wrong = ~np.eye(len(classes), dtype=bool)
+    order = np.argsort(-(highest + wrong), axis=None, kind="stable")
+    pairs = [p for i in order if highest[p := divmod(int(i), len(classes))] > 0]
+    rows = [[classes[y], classes[x], *(percent(s[y, x]) for s in shares.values())] for y, x in pairs]
+    errors = [row for row, pair in zip(rows, pairs, strict=True) if wrong[pair]]
+    names = {**_WHO, "chosen": label}
+    columns = ["true class", "answered", *(f"{names[w]}, share of the class" for w in shares)]
+    return columns, rows if most is None else errors[:most]
 
 
 def _short(name: str) -> str:

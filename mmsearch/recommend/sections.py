@@ -129,7 +129,7 @@ def clips(rec: Mapping[str, Any], run_dir: Path | None) -> Section:
     blocks: list[Block | None] = []
     note = ""
     if told is not None:
-        blocks.append(figures_models.confusion(told.confusion, classes, d["label"]))
+        blocks.append(figures_models.confusion(told.confusion, classes, d["label"]) or _confused(told, classes, d))
         if told.seeds:
             names = explain.clip_names(run_dir) if run_dir else None
             note = (
@@ -145,6 +145,14 @@ def clips(rec: Mapping[str, Any], run_dir: Path | None) -> Section:
             rows = [[str(c)] for c in clips.get(name) or []][:CLIPS]
             blocks.append(Table(name, f"Clips that {d['label']} {title}", ["clip"], rows) if rows else None)
     return Section("clips", "Where the answers differ", note, [b for b in blocks if b])
+
+
+def _confused(told: explain.Answers, classes: Sequence[str], d: Mapping[str, Any]) -> Table | None:
+    """Stands for a matrix of too many classes."""
+    most = figures_models.CONFUSIONS
+    columns, rows = figures_models.confused(told.confusion, classes, d["label"], most)
+    note = f"The {most} pairs of classes that are confused most, over all seeds of the confirmation."
+    return Table("confusion", "What is taken for what", columns, rows, note) if rows else None
 
 
 def clip_rows(
