@@ -20,11 +20,11 @@ from mmsearch.recommend.evidence import (
     Rows,
     failed_finalists,
     finalists_of,
-    fusion_evidence,
     labels_of,
     modality_evidence,
     run_cost,
 )
+from mmsearch.recommend.fusions import fusion_evidence
 from mmsearch.recommend.words import (
     count,
     duration,
@@ -337,19 +337,27 @@ def _modalities(rec: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
 
 
 def _fusions(rec: Mapping[str, Any], d: Mapping[str, Any]) -> list[str]:
-    if d["fusion"] == "own" or d["modality"]:
-        return []
-    confirmed, search = rec["fusions"]["confirmed"], rec["fusions"]["search"]
-    if confirmed:
-        parts = [
-            f"{points_interval(c)} points over {c['b']}" + ("" if c["beyond_noise"] else " (not beyond the noise)")
-            for c in confirmed
-        ]
-        return [f"{d['fusion']}: {listed(parts)}."]
-    tried = [f"{s['fusion']} {percent(s['best'])} ({count(s['trials'], 'trial')})" for s in search]
+    found = rec["fusions"]
+    say = [_best_fusion(u) for u in found["under"]]
+    if changes := found["changes"]:
+        which = "is another one" if changes["changes"] else "is the same"
+        say.append(f"The best fusion {which} under both; the chance that it differs is {changes['chance']:.0%}.")
+    if say or d["fusion"] == "own" or d["modality"]:
+        return say
+    tried = [f"{s['fusion']} {percent(s['best'])} ({count(s['trials'], 'trial')})" for s in found["search"]]
     if len(tried) < 2:
         return [f"{d['fusion']}; no other fusion was compared with this method."]
     return [f"{d['fusion']}, by the search's own best scores on val, which are no proof: {listed(tried)}."]
+
+
+def _best_fusion(under: Mapping[str, Any]) -> str:
+    best, *others = under["fusions"]
+    rivals = [
+        f"{points_interval(f['behind'])} points over {f['fusion']}"
+        + ("" if f["behind"]["beyond_noise"] else " (not beyond the noise)")
+        for f in others
+    ]
+    return f"Under {under['method']}, {best['fusion']} is best (chance {best['p_best']:.0%}): {listed(rivals)}."
 
 
 def _cost(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:

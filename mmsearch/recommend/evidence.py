@@ -1,4 +1,4 @@
-"""What a run's trials say: finalists with their seeds, modalities alone and together, fusions, the run's cost."""
+"""What a run's trials say: finalists with their seeds, modalities alone and together, the run's cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmsearch.recommend.decision import BASELINE, FALSE_WINNER, UNIMODAL, Decision, Finalist, compare, decide
+from mmsearch.recommend.decision import BASELINE, UNIMODAL, Decision, Finalist, decide
 from mmsearch.search.trials import TrialRecord
 
 _PER_SEED = ("seed", "fold", "teachers")
@@ -161,30 +161,6 @@ def modality_evidence(
         {"modality": m, "alone": alone(m), "joint": inside(reference, m), "chosen": inside(chosen, m)}
         for m in modalities
     ]
-
-
-def fusion_evidence(
-    records: Mapping[str, TrialRecord], finalists: Sequence[Finalist], decision: Decision, resolution: float
-) -> dict[str, Any]:
-    """The second answer: how the chosen method's fusions compare.
-
-    Returns:
-        `{"confirmed": [comparisons over seeds], "search": [{"fusion", "trials", "best"}]}`, both of the chosen method.
-        The second is the search's own best score on val: an indication, no evidence.
-    """
-    chosen = decision.chosen
-    rivals = [f for f in finalists if f.method == chosen.method and f.fusion != chosen.fusion]
-    labels = labels_of(finalists)
-    confirmed = compare([(chosen, f) for f in rivals], 2 * FALSE_WINNER, resolution, decision.noise)
-    tried: dict[str, list[float]] = {}
-    for r in records.values():
-        if r.method == chosen.method != UNIMODAL and r.searched and r.state == "complete" and r.score is not None:
-            tried.setdefault(r.fusion, []).append(r.score)
-    search = [{"fusion": k, "trials": len(v), "best": max(v)} for k, v in tried.items()]
-    return {
-        "confirmed": [c.to_dict(labels) for c in confirmed],
-        "search": sorted(search, key=lambda s: -float(s["best"])),  # type: ignore[arg-type]
-    }
 
 
 def run_cost(records: Mapping[str, TrialRecord]) -> dict[str, Any]:
