@@ -32,7 +32,8 @@ class Arguments:
         points: path of a YAML of settings to be tried; None for none.
         warm_start: folder of a sweep whose trials the sampler knows from the start; None for none.
         optuna: address of a database that gets the Optuna studies too; None for none.
-        seeds: fresh seeds of every finalist.
+        seeds: fresh seeds of every finalist, at most.
+        margin: points of accuracy below which a gain over joint training does not count.
         seed: where seeds start.
         cpus_per_trial, gpus_per_trial: what a trial gets; None for a GPU where there is one, `auto` for the share of
             one that each method needs.
@@ -45,6 +46,7 @@ class Arguments:
         objectives: what the Pareto front weighs, of :data:`mmsearch.search.objectives.OBJECTIVES`.
         log: trackers that are told of every trial, of :data:`mmsearch.search.loggers.TRACKERS`.
         log_clips: whether they are also told where the dataset lies and the names of its classes.
+        no_refit: whether a model of the confirmation is handed over in place of one trained on all development clips.
         read_test_again: whether an extended sweep reads the test part for its new finalists.
     """
 
@@ -64,6 +66,7 @@ class Arguments:
     warm_start: str | None = None
     optuna: str | None = None
     seeds: int = 5
+    margin: float = 0.5
     seed: int = 0
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | str | None = None
@@ -76,6 +79,7 @@ class Arguments:
     objectives: tuple[str, ...] = ("accuracy", "cost")
     log: tuple[str, ...] = ()
     log_clips: bool = False
+    no_refit: bool = False
     read_test_again: bool = False
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
-from mmsearch.recommend import diagnosis
+from mmsearch.recommend import diagnosis, handover
 from mmsearch.recommend.card import resolution_of, select_rows
 from mmsearch.recommend.conclude import conclude
 from mmsearch.recommend.evidence import settled
@@ -30,6 +30,7 @@ from mmsearch.search.loggers import Trackers
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.plan import SEARCH_SHARE, equal_lengths
+from mmsearch.search.refit import RefitSource
 from mmsearch.search.runner import on_worker, read_test, run
 from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -80,7 +81,7 @@ def conduct(
                 about = {"dataset": arguments.dataset, "classes": data.classes}
                 trackers.attach(journal, about if arguments.log_clips else {})
                 space = _lengthened(out, space_of(space_in(out), data.modalities, data.digest, arguments), arguments)
-                _search(arguments, out, journal, space, resources, data)
+                study, shares = _search(arguments, out, journal, space, resources, data)
                 recommendation = conclude(
                     out,
                     journal,
@@ -90,6 +91,7 @@ def conduct(
                     again=arguments.read_test_again,
                 )
                 recommendation = _diagnosed(out, journal, recommendation, resources)
+                _hand_over(arguments, out, study, shares, recommendation, data)
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
 
@@ -102,6 +104,25 @@ def _diagnosed(out: Path, journal: Journal, recommendation: dict[str, Any], reso
         return on_worker(diagnosis.diagnose_run, out, resources)
 
     return diagnosis.attach(out, recommendation, journal.events, make)
+
+
+def _hand_over(
+    arguments: Arguments,
+    out: Path,
+    study: Study,
+    resources: Resources,
+    recommendation: dict[str, Any],
+    data: ClipData,
+) -> None:
+    """Trains the recommended configuration on the whole development part, and writes `RUN/best`."""
+    refit = None
+    if not arguments.no_refit:
+        source = RefitSource(study, recommendation["decision"]["trial_ids"])
+        refit = source.trial_id
+        if refit not in study.records or not study.records[refit].finished:
+            study.journal.append({"event": "phase", "name": "refit"})
+            run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
+    handover.write(out, recommendation, study.records, data, refit)
 
 
 def _lengthened(out: Path, space: Space, arguments: Arguments) -> Space:
@@ -123,7 +144,8 @@ def note_extensions(out: Path, journal: Journal) -> None:
 
 def _search(
     arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources, data: ClipData
-) -> None:
+) -> tuple[Study, Resources]:
+    """Runs the search and the confirmation; gives their study and what a trial got."""
     study = Study(space, journal, sampler=arguments.sampler, start=Start.kept(space, out))
     Mirror(study, file_storage(out / STUDIES), out.name)
     if arguments.optuna:
@@ -143,7 +165,11 @@ def _search(
                 finalists,
                 seeds=arguments.seeds,
                 settled=functools.partial(
-                    settled, rows=select_rows(data), resolution=resolution_of(data), planned=arguments.seeds
+                    settled,
+                    rows=select_rows(data),
+                    margin=arguments.margin / 100,
+                    resolution=resolution_of(data),
+                    planned=arguments.seeds,
                 ),
             ),
         },
@@ -152,6 +178,7 @@ def _search(
     if arguments.gpus_per_trial == "auto":
         resources = shared(out, space, resources)
     run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
+    return study, resources
 
 
 def _searching(budget: float | None) -> float | None:

@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", metavar="YAML", help="settings to try first, a list below each method's name")
     parser.add_argument("--warm-start", metavar="RUN", help="a sweep whose trials the sampler knows from the start")
     parser.add_argument("--optuna", metavar="URL", help="a database for the Optuna studies, beside RUN/optuna.log")
-    parser.add_argument("--seeds", type=count, metavar="N", help="fresh seeds of every finalist (default: 5)")
+    parser.add_argument("--seeds", type=count, metavar="N", help="fresh seeds of every finalist, at most (default: 5)")
+    parser.add_argument(
+        "--margin", type=_margin, metavar="POINTS", help="a smaller gain over joint training is none (default: 0.5)"
+    )
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
     parser.add_argument(
@@ -63,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--log", type=names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
     parser.add_argument("--log-clips", action="store_true", default=None, help="with class names and paths")
+    parser.add_argument(
+        "--no-refit", action="store_true", default=None,
+        help="hand over the confirmation's model of the median seed; none is trained on all development clips",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
     parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     add_session(parser)
@@ -87,10 +94,10 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 RECORDED = (
     "dataset", "space", "methods", "fusions", "trials", "budget", "time_budget", "max_epochs", "equal_cost",
-    "allocation", "seeds", "seed",
+    "allocation", "seeds", "margin", "seed",
     "cpus_per_trial", "gpus_per_trial", "keep", "hang_after",
     "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
-    "log_clips", "sampler", "points", "warm_start", "optuna",
+    "log_clips", "sampler", "points", "warm_start", "optuna", "no_refit",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
 
@@ -153,6 +160,7 @@ def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> 
 
     Console().print(terminal.render(recommendation))
     print(f"report: {out / 'report.html'}")
+    print(f"model: {out / 'best'} (`mmsearch predict {out / 'best'} CLIPS`)")
     return 0
 
 
@@ -177,6 +185,13 @@ def _positive(text: str) -> float:
     value = _number(text, float, 0)
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
+def _margin(text: str) -> float:
+    value = _number(text, float, 0)
+    if value >= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not below 100 points")
     return value
 
 

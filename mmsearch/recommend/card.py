@@ -66,7 +66,7 @@ def resolution_of(data: Data) -> float:
 
 
 def decided(
-    events: Sequence[Mapping[str, Any]], data: Data, sweep: Mapping[str, Any], *, margin: float = MARGIN
+    events: Sequence[Mapping[str, Any]], data: Data, sweep: Mapping[str, Any]
 ) -> tuple[list[Finalist], Decision]:
     """Finalists and decision from the events of a finished confirmation; reads select alone.
 
@@ -74,8 +74,9 @@ def decided(
         MMSearchError: no finished confirmation of plain joint training.
     """
     finalists = finalists_of(records(events), select_rows(data))
-    planned = sweep.get("arguments", {}).get("seeds")
-    return finalists, decide(finalists, margin=margin, resolution=resolution_of(data), planned=planned)
+    asked = sweep.get("arguments", {})
+    margin = asked["margin"] / 100 if "margin" in asked else MARGIN
+    return finalists, decide(finalists, margin=margin, resolution=resolution_of(data), planned=asked.get("seeds"))
 
 
 def select_rows(data: Data) -> Rows:
@@ -83,23 +84,20 @@ def select_rows(data: Data) -> Rows:
     return functools.cache(lambda fold: data.part("select", fold))
 
 
-def build(
-    events: Sequence[Mapping[str, Any]], data: Data, sweep: Mapping[str, Any], *, margin: float = MARGIN
-) -> dict[str, Any]:
+def build(events: Sequence[Mapping[str, Any]], data: Data, sweep: Mapping[str, Any]) -> dict[str, Any]:
     """The content of `recommendation.json`.
 
     Args:
         events: the journal's; with `test` events if the test part has been read.
         data: of the run.
         sweep: the content of `sweep.json` (arguments, versions, created).
-        margin: the smallest gain that counts.
 
     Raises:
         MMSearchError: no finished confirmation of plain joint training.
     """
     events = before_refit(events)
     trials = records(events)
-    finalists, decision = decided(events, data, sweep, margin=margin)
+    finalists, decision = decided(events, data, sweep)
     labels = labels_of(finalists)
     best = dict(zip(map(id, finalists), chances(finalists), strict=True))
     resolution = resolution_of(data)
@@ -122,6 +120,7 @@ def build(
             "largest_possible_gain": decision.largest_possible_gain,
             "margin": decision.margin,
             "seeds": decision.seeds,
+            "seeds_needed": decision.seeds_needed() if decision.kind == "no_clear_winner" else None,
         },
         "finalists": [_finalist(f, labels[id(f)], resolution, best[id(f)]) for f in finalists],
         "comparisons": [c.to_dict(labels) for c in (*decision.against_joint, *decision.against_chosen)],
@@ -274,6 +273,9 @@ def _no_clear_winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[
             f"{lead['a']} leads plain joint training by {points_interval(lead)} points over {seeds}, which is not "
             f"beyond the noise after correction for {count(len(against), 'comparison')}."
         )
+    if lead and (needed := d["seeds_needed"]):
+        more = needed - len(lead["values"])
+        say += f" If the lead stays as it is, about {count(more, 'more seed')} would prove it (--seeds {needed})."
     handed = "plain joint training" if d["label"] == d["reference"] else d["label"]
     which = "the highest mean among the cheapest of those not told apart"
     return [say, f"Until more confirmation seeds tell, the configuration handed over is {handed}: {which}."]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch.recommend import card, report
-from mmsearch.recommend.decision import MARGIN
 from mmsearch.search.journal import Journal
 
 ReadTest = Callable[[list[str]], Mapping[str, Mapping[str, Any]]]
@@ -21,7 +20,6 @@ def conclude(
     sweep: Mapping[str, Any],
     read_test: ReadTest,
     *,
-    margin: float = MARGIN,
     again: bool = False,
 ) -> dict[str, Any]:
     """Decides among the finalists, reads the test part once for all of them together, writes the recommendation.
@@ -36,7 +34,6 @@ def conclude(
         data: of the run.
         sweep: the content of `sweep.json`.
         read_test: evaluates the final weights of confirmation trials on the test part.
-        margin: the smallest gain that counts.
         again: whether finalists that an earlier reading did not know are read; the journal then has two readings.
 
     Returns:
@@ -46,7 +43,7 @@ def conclude(
         MMSearchError: no finished confirmation of plain joint training.
     """
     events = journal.events
-    finalists, decision = card.decided(events, data, sweep, margin=margin)
+    finalists, decision = card.decided(events, data, sweep)
     ids = sorted(t for f in finalists for t in f.trial_ids.values())
     readings = [sorted(e["finalists"]) for e in events if e["event"] == "test_read"]
     if ids not in readings:
@@ -67,7 +64,7 @@ def conclude(
     for trial_id, figures in (read_test(left) if left else {}).items():
         journal.append({"event": "test", "trial_id": trial_id, **figures})
     events = journal.events
-    recommendation = card.build(events, data, sweep, margin=margin)
+    recommendation = card.build(events, data, sweep)
     card.write(run_dir, recommendation)
     report.write(run_dir, recommendation, events)
     return recommendation

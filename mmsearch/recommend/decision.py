@@ -40,10 +40,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend.statistics import (
     FEW_SEEDS,
+    LEVEL,
     Interval,
     Noise,
     Right,
@@ -202,6 +204,26 @@ class Decision:
         """Whether no further seed is needed: a winner is proven, and no rival that may be dropped is left beside it."""
         rivals = [c for c in self.against_chosen if not c.a.dropped and c.a.method not in _ALWAYS]
         return self.kind in ("method", "unimodal") and all(c.proven for c in rivals)
+
+    def seeds_needed(self, most: int = 100) -> int | None:
+        """Seeds in all after which the leader's lead over joint training, if it stays as it is, would be proven.
+
+        As the last look of so many planned seeds, against as many rivals; None where more than `most` would not do, or
+        nothing leads.
+        """
+        lead = self.gain(self.leader)
+        d = lead.difference if lead else None
+        if d is None or d.low is None or d.high is None or d.mean < self.margin:
+            return None
+        rivals = len(self.against_joint)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, d.freedom))
+        one_seed = (d.high - d.low) / 2 / half * math.sqrt(len(d.values))
+        for seeds in range(len(d.values) + 1, most + 1):
+            level = spent(seeds, seeds, 2 * FALSE_WINNER) / rivals
+            freedom = max(1.0, d.freedom / len(d.values) * seeds)
+            if d.mean > float(stats.t.isf(level / 2, freedom)) * one_seed / math.sqrt(seeds):
+                return seeds
+        return None
 
     def gain(self, finalist: Finalist) -> Comparison | None:
         """A finalist against plain joint training; None for joint training itself."""

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mmsearch.errors import MMSearchError
-from mmsearch.recommend.decision import Finalist, decide
+from mmsearch.recommend.decision import Finalist, chances, decide
 
 
 def finalist(
@@ -90,6 +91,43 @@ def test_a_proven_gain_below_the_margin_is_the_baseline() -> None:
 def test_an_unproven_lead_is_no_clear_winner() -> None:
     d = decide([finalist("joint", JOINT), finalist("uniform", shifted(0.02, 0.06))])
     assert (d.kind, d.chosen.method, d.leader.method) == ("no_clear_winner", "uniform", "uniform")
+
+
+def test_an_unproven_lead_says_what_it_would_take_and_that_is_enough_where_the_lead_stays() -> None:
+    wobble = [0.05, -0.03, 0.04, -0.02, 0.01]
+    d = decide(
+        [finalist("joint", JOINT), finalist("uniform", [j + 0.02 + w for j, w in zip(JOINT, wobble, strict=True)])]
+    )
+    needed = d.seeds_needed()
+    assert d.kind == "no_clear_winner" and needed is not None and needed > 5
+    times = math.ceil(needed / 5)
+    more = decide([finalist("joint", JOINT * times), finalist("uniform", [*d.leader.select.values()] * times)])
+    assert more.kind == "method"
+    assert decide([finalist("joint", JOINT), finalist("uniform", shifted(-0.1))]).seeds_needed() is None
+
+
+def test_looks_after_every_seed_are_paid_for() -> None:
+    rivals = [finalist("joint", JOINT), finalist("uniform", shifted(0.02, 0.004))]
+    once, often = decide(rivals), decide(rivals, planned=50)
+    assert (once.kind, often.kind) == ("method", "no_clear_winner"), "an early look may use little of the level"
+    assert decide(rivals, planned=5).kind == "method"
+
+
+def test_a_settled_confirmation_has_a_proven_winner_and_no_rival_that_may_still_be_dropped() -> None:
+    winner, close = finalist("uniform", shifted(0.05)), finalist("mla", shifted(0.049, 0.004))
+    assert decide([finalist("joint", JOINT), winner]).settled
+    assert not decide([finalist("joint", JOINT), winner, close]).settled
+    assert decide([finalist("joint", JOINT), winner, dataclasses.replace(close, dropped=True)]).settled
+    assert not decide([finalist("joint", JOINT), finalist("ogm", shifted(-0.05))]).settled
+
+
+def test_chances_add_up_and_go_with_the_evidence() -> None:
+    share = chances(
+        [finalist("joint", JOINT), finalist("uniform", shifted(0.05)), finalist("ogm", shifted(0.049, 0.004))]
+    )
+    assert sum(share) == pytest.approx(1)
+    assert share[0] < 0.001 and 0.3 < share[1] < 0.95
+    assert chances([finalist("joint", [0.9]), finalist("uniform", [0.8])]) == [0.5, 0.5], "one seed says nothing"
 
 
 @pytest.mark.parametrize("gap", [0.06, 0.3, -0.3])
