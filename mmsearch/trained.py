@@ -173,6 +173,8 @@ class TrainedModel:
                 sources[u] = (d["kind"], "", {**d["settings"], "text": given})
             else:
                 sources[u] = (d["kind"], path, {**d["settings"], **({} if row is None else {"row": row})})
+        if clip.end is not None and clip.end <= (clip.start or 0.0):
+            return f"end {clip.end:g} s is not after start {clip.start or 0:g} s"
         if not sources:
             return f"it has no file for {' or '.join(self._decoding)}"
         try:

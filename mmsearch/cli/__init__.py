@@ -15,7 +15,7 @@ from mmsearch.errors import MMSearchError, nearest
 
 COMMANDS = (
     "sweep", "resume", "extend", "status", "show", "recommend", "diagnose", "report", "methods", "fusions", "demo",
-    "manifest", "prepare", "store", "validate",
+    "predict", "export", "train", "manifest", "prepare", "store", "validate",
 )  # fmt: skip
 """In the order of the help."""
 

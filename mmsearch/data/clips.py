@@ -111,6 +111,11 @@ class ClipData:
         """
         return (self._document or {}).get("decoding")
 
+    @property
+    def quality(self) -> dict[str, Any] | None:
+        """What was made worse of the clips on purpose, as of :meth:`Quality.identity`; None where nothing was."""
+        return (self._document or {}).get("quality")
+
     @classmethod
     def from_arrays(
         cls,

@@ -353,7 +353,7 @@ def _sources(
             if config.inline:
                 clips[i].texts[name] = cell
                 continue
-            if not allow_absolute and (leads := _leads_out(cell)):
+            if not allow_absolute and (leads := leads_out(cell)):
                 raise MMSearchError(
                     f"{manifest.at(i)}: {config.column}: {printable(cell)} {leads}: make it relative to "
                     f"{printable(str(root))}, or allow it with --allow-absolute"
@@ -381,7 +381,8 @@ def array_row(cell: str, kind: str) -> tuple[str, int | None]:
     return (part[1], int(part[2])) if part else (cell, None)
 
 
-def _leads_out(cell: str) -> str | None:
+def leads_out(cell: str) -> str | None:
+    """How a cell that names a file leads out of the dataset's root; None where it does not."""
     if cell.startswith("/"):
         return "is absolute"
     return "leads out of the dataset's root" if os.path.normpath(cell).split("/")[0] == ".." else None

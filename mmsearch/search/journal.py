@@ -96,6 +96,10 @@ class Journal:
         """Calls `watcher` with every event appended from now on."""
         self._watchers.append(watcher)
 
+    def unsubscribe(self, watcher: Callable[[Event], None]) -> None:
+        """Calls it no more."""
+        self._watchers.remove(watcher)
+
     def close(self) -> None:
         """Lets another process open the run."""
         for file in (self._file, self._lock):

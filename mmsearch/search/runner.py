@@ -85,6 +85,8 @@ def run(
     scratch = run_dir / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)
     desk = _Desk(source, study, run_dir, resources, keep, hang_after, limits, checkpoint_seconds, wave)
+    table = TrialTable(run_dir, study.records)
+    study.journal.subscribe(table)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots())
     with _Interruption() as interruption:
         try:
@@ -112,6 +114,7 @@ def run(
                 if not desk.begun:
                     break
         finally:
+            study.journal.unsubscribe(table)
             shutil.rmtree(scratch, ignore_errors=True)
         if desk.stopped is not None:
             raise desk.stopped
@@ -197,7 +200,6 @@ class _Desk:
         for record in study.records.values():
             if record.finished:
                 self._tidy(record)
-        study.journal.subscribe(TrialTable(run_dir, study.records))
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Ray pickles searcher, scheduler and stopper into files that nobody reads."""
