@@ -195,6 +195,66 @@ def differences(rec: Mapping[str, Any]) -> Figure | None:
     )
 
 
+def fusions(under: Sequence[Mapping[str, Any]], margin: float) -> Figure:
+    """How far every fusion is from the best one, one panel a method.
+
+    Args:
+        under: the `under` of the recommendation's `fusions`.
+        margin: the smallest difference that counts.
+    """
+    sizes = [len(u["fusions"]) for u in under]
+    with canvas(sum(0.75 + ROW * n for n in sizes), len(under), 1, sharex=True, height_ratios=sizes) as (figure, axes):
+        for ax, u in zip(axes, under, strict=True):
+            ax.axvspan(-margin, margin, color=MUTED, alpha=0.14, linewidth=0)
+            ax.axvline(0, color=BASELINE, linewidth=1.2)
+            for y, f in enumerate(u["fusions"]):
+                part = _turned(f["behind"])
+                if part is None:
+                    ax.plot([0], [y], "o", color=CHOSEN, markersize=7, zorder=4)
+                elif part["mean"] is not None:
+                    _interval(ax, y, part, INK if f["behind"]["beyond_noise"] else MUTED)
+            named_rows(ax, [_fusion_name(f) for f in u["fusions"]])
+            ax.set_title(f"under {u['method']}")
+            percent_axis(ax.xaxis, sign=True)
+        axes[-1].set_xlabel("points from the best fusion")
+        rows = [
+            [
+                u["method"],
+                _fusion_name(f),
+                percent(f["mean"]),
+                percent(f["p_best"]),
+                points_interval(_turned(f["behind"])) if f["behind"] else "the best",
+                "yes" if (f["behind"] or {}).get("beyond_noise") else "no",
+                str(f["seeds"]),
+            ]
+            for u in under
+            for f in u["fusions"]
+        ]
+        alt = "Which fusion. " + "; ".join(f"under {r[0]}, {r[1]}: {r[2]}, chance to be the best {r[3]}" for r in rows)
+        svg = inline(figure, "fusions", alt)
+    return Figure(
+        "fusions",
+        "Which fusion",
+        svg,
+        "Paired by seed, 95 % intervals; muted where not beyond the noise. Post-hoc fusions combine the unimodal "
+        f"answers of the same trainings. Grey band: less than {100 * margin:.1f} points.",
+        ["under", "fusion", "select", "chance to be the best", "points from the best", "beyond the noise", "seeds"],
+        rows,
+    )
+
+
+def _fusion_name(f: Mapping[str, Any]) -> str:
+    return f"{f['fusion']} (post-hoc)" if f["post_hoc"] else str(f["fusion"])
+
+
+def _turned(behind: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The difference the other way round."""
+    if behind is None:
+        return None
+    mean, (low, high) = behind["mean"], behind["ci95"]
+    return {"mean": None if mean is None else -mean, "ci95": [None if v is None else -v for v in (high, low)]}
+
+
 def modalities(rec: Mapping[str, Any]) -> Figure | None:
     """What each modality reaches alone and inside joint training: how far it is starved."""
     found = [m for m in rec["modalities"] if m["alone"] is not None and m["joint"] is not None]

@@ -1,11 +1,11 @@
-"""The report as Markdown: the answer, and every figure as the table of its numbers."""
+"""The report as Markdown: the answer, and every figure as the table of its numbers; trials are for the CSV files."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-from mmsearch.recommend.content import Block, Page, Sentences, Table
+from mmsearch.recommend.content import Block, Page, Sentences
 from mmsearch.recommend.figures import Figure, numeric
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -39,7 +39,7 @@ def _lines(page: Page) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    if isinstance(block, Table) and block.shape == "long":
+    if block.name == "trials":
         return
     yield from (f"### {_text(block.title)}", "")
     if isinstance(block, Sentences):

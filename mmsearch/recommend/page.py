@@ -204,8 +204,9 @@ def _steps(rec: Mapping[str, Any], run_dir: Path | None) -> list[dict[str, str]]
     steps = []
     top = d["largest_possible_gain"]
     if d["kind"] == "no_clear_winner" or (d["kind"] == "baseline" and top is not None and top >= d["margin"]):
-        text = "To settle it, confirm on more seeds"
-        steps.append({"text": text, "command": f"mmsearch extend {run} --seeds {2 * d['seeds']}"})
+        seeds = d.get("seeds_needed") or 2 * d["seeds"]
+        text = f"To settle it, confirm on about {words.count(seeds - d['seeds'], 'more seed')}"
+        steps.append({"text": text, "command": f"mmsearch extend {run} --seeds {seeds}"})
     if run_dir and (run_dir / "best").is_dir():
         steps.append({"text": "Use the trained model", "command": f"mmsearch predict {run}/best CLIPS"})
     else:
@@ -237,6 +238,7 @@ def _evidence(rec: Mapping[str, Any]) -> Section:
             "Configuration handed over",
             ["knob", "value"],
             [list(k) for k in words.knobs(rec["decision"]["config"])],
+            shape="long",
         ),
     ]
     return Section(
@@ -248,35 +250,21 @@ def _evidence(rec: Mapping[str, Any]) -> Section:
     )
 
 
-def _fusions(rec: Mapping[str, Any]) -> Table | None:
-    """The second answer: the chosen method's fusions, confirmed ones first."""
-    d, found = rec["decision"], rec.get("fusions") or {}
-    labels = {f["label"]: f for f in rec["finalists"]}
-    rows = []
-    for c in found.get("confirmed") or []:
-        fusion = labels[c["b"]]["fusion"] if c["b"] in labels else c["b"]
-        against = {"mean": _minus(c["mean"]), "ci95": [_minus(v) for v in reversed(c["ci95"])]}
-        rows.append([fusion, words.points_interval(against), "yes" if c["beyond_noise"] else "no", words.UNKNOWN])
-    known = {row[0] for row in rows}
-    for s in found.get("search") or []:
-        best = f"{words.percent(s['best'])} ({words.count(s['trials'], 'trial')})"
-        if s["fusion"] in known:
-            next(row for row in rows if row[0] == s["fusion"])[3] = best
-        else:
-            rows.append([s["fusion"], "chosen" if s["fusion"] == d["fusion"] else "not confirmed", words.UNKNOWN, best])
+def _fusions(rec: Mapping[str, Any]) -> Block | None:
+    """The second answer: confirmed where several fusions were, else what the search says of the chosen method's."""
+    found = rec.get("fusions") or {}
+    if found.get("under"):
+        return figures.fusions(found["under"], rec["decision"]["margin"])
+    rows = [[s["fusion"], words.percent(s["best"]), str(s["trials"])] for s in found.get("search") or []]
     if len(rows) < 2:
         return None
     return Table(
         "fusions",
-        f"Which fusion, under {d['method']}",
-        ["fusion", f"points over {d['fusion']}, 95 % interval", "beyond the noise", "best of the search, val"],
+        f"Which fusion, under {rec['decision']['method']}",
+        ["fusion", "best of the search, val", "complete trials"],
         rows,
-        "The first numbers are confirmed on fresh seeds; the search's own best is high by selection and no evidence.",
+        "No two fusions were confirmed on fresh seeds; the search's own best is high by selection and no evidence.",
     )
-
-
-def _minus(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def _provenance(rec: Mapping[str, Any]) -> Section:

@@ -83,11 +83,11 @@ def test_every_figure_is_named_captioned_and_a_table(text: str) -> None:
     page = Page(text)
     figures = page.all("figure")
     images = [a for a in page.all("svg")]
-    assert len(figures) == len(images) == len(page.all("figcaption")) == 7
+    assert len(figures) == len(images) == len(page.all("figcaption")) >= 7
     assert all(a["role"] == "img" and a["aria-label"] for a in images)
     assert len(page.all("table")) == len(page.all("caption")) == len(page.all("thead"))
     titles = re.findall(r"<figure [^>]*>\s*<h3 [^>]*>([^<]+)</h3>", text)
-    assert len(titles) == 7
+    assert len(titles) == len(figures)
     for title in titles:
         assert text.count(f">{title}</caption>") == 1, "its numbers are a table of the same name"
 
@@ -230,7 +230,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize(
     "truth, step",
     [
-        ({"joint": 0.90, "uniform": 0.915, "sound": 0.8, "frames": 0.7}, "To settle it, confirm on more seeds"),
+        ({"joint": 0.90, "uniform": 0.915, "sound": 0.8, "frames": 0.7}, "To settle it, confirm on about"),
         ({"joint": 0.9, "sound": 0.97, "frames": 0.3}, "Before you drop frames"),
     ],
 )
