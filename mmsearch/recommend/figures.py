@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,8 @@ ROW = 0.34
 """Inches a row of a chart with named rows takes."""
 
 DASHES = ("-", "--", ":", "-.")
-"""Of lines that share a colour."""
+MARKERS = "^Dv<>Pp*hX8d"
+"""Of marks and lines, so that colour alone tells none apart; joint training has a square, the chosen one a circle."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +60,14 @@ class Look(NamedTuple):
 
     colour: str
     dash: str
+    marker: str
 
 
 def looks(methods: Iterable[str], chosen: str | None = None) -> dict[str, Look]:
     """The look of each method; the chosen one and joint training have colours of their own."""
     others = [m for m in dict.fromkeys(methods) if m not in ("joint", chosen)]
-    found = {m: Look(SERIES[i % len(SERIES)], DASHES[i // len(SERIES) % len(DASHES)]) for i, m in enumerate(others)}
-    return {"joint": Look(BASELINE, "-"), **found, **({chosen: Look(CHOSEN, "-")} if chosen else {})}
+    found = {m: Look(SERIES[i % len(SERIES)], DASHES[i % len(DASHES)], MARKERS[i % 5]) for i, m in enumerate(others)}
+    return {"joint": Look(BASELINE, "-", "s"), **found, **({chosen: Look(CHOSEN, "-", "o")} if chosen else {})}
 
 
 def percent_axis(axis: Any, sign: bool = False) -> None:
@@ -299,17 +300,18 @@ def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], look: Mappin
     with canvas(3.4) as (figure, (ax,)):
         ax.plot(*_columns(dots.values()), ".", color=MUTED, alpha=0.4, markersize=5)
         ax.plot(*_columns(rings), "o", color=MUTED, markerfacecolor="none", markersize=7)
-        marks: Counter[tuple[str, bool]] = Counter()
+        marker = iter(MARKERS * len(found))
         for f in found:
             x = f["cost_joint_epochs"] + f["cost_shared_joint_epochs"]
             low, high = f["select"]["ci95"]
-            c = CHOSEN if f["label"] == d["label"] else look[f["method"]].colour
+            chosen = f["label"] == d["label"]
+            c = CHOSEN if chosen else look[f["method"]].colour
             if low is not None:
                 ax.plot([x, x], [low, high], color=c, linewidth=1.6)
-            taught = f["cost_shared_joint_epochs"] > 0
-            marker = ("Ddph" if taught else "os^v")[marks[c, taught] % 4]
-            marks[c, taught] += 1
-            ax.plot([x], [f["select"]["mean"]], marker, color=c, markersize=7, label=f["label"])
+            shape = "o" if chosen else "s" if f["label"] == d["reference"] else next(marker)
+            face = "none" if f["cost_shared_joint_epochs"] else c
+            y = f["select"]["mean"]
+            ax.plot([x], [y], shape, color=c, markerfacecolor=face, markersize=7, label=f["label"])
         ax.set_xlim(left=0)
         ax.set_xmargin(0.1)
         percent_axis(ax.yaxis)
@@ -331,9 +333,8 @@ def cost(rec: Mapping[str, Any], trials: Mapping[str, TrialRecord], look: Mappin
         "cost",
         "Accuracy against cost",
         svg,
-        "Large marks: finalists on select with 95 % intervals; diamonds, pentagons and hexagons need teachers. Small "
-        "dots: complete trials of the search, on val; a ring where no other one betters it in all objectives of the "
-        "front.",
+        "Large marks: finalists on select with 95 % intervals; open ones need teachers. Small dots: complete trials of "
+        "the search, on val; a grey ring where no other one betters it in all objectives of the front.",
         ["finalist", "joint epochs, in full", "of these teachers", "select, 95 % interval"],
         rows,
     )

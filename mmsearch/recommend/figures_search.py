@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
@@ -32,13 +33,13 @@ def best_so_far(trials: Sequence[TrialRecord], look: Mapping[str, Look]) -> Figu
     with canvas(2.9 + 0.2 * math.ceil(len(lines) / 3)) as (figure, (ax,)):
         for method, line in lines.items():
             x, y = [p[0] for p in line], [p[1] for p in line]
-            c, dash = look[method]
-            ax.step([*x, max(spent[method], x[-1])], [*y, y[-1]], dash, where="post", color=c, label=method)
-            ax.plot(x[:1], y[:1], "o", color=c, markersize=4)
+            c, dash, marker = look[method]
+            style: dict[str, Any] = {"marker": marker, "markevery": [0], "markersize": 5, "color": c, "label": method}
+            ax.step([*x, max(spent[method], x[-1])], [*y, y[-1]], dash, where="post", **style)
         percent_axis(ax.yaxis)
         ax.set_ylabel("best accuracy on val so far, %")
         ax.set_xlabel("spent on the method, joint epochs")
-        figure.legend(loc="outside upper left", ncols=3, handlelength=1.6, columnspacing=1.2)
+        figure.legend(loc="outside upper left", ncols=3, handlelength=2.2, columnspacing=1.2)
         alt = "Best score so far against cost. " + "; ".join(
             f"{m} reaches {percent(line[-1][1])} after {joint_epochs(line[-1][0])} joint epochs"
             for m, line in lines.items()
@@ -147,6 +148,9 @@ def untold(found: Mapping[str, Importance], enough: int) -> str:
     few = [f"{name} ({i.trials})" for name, i in found.items() if i.trials < enough]
     noise = [name for name, i in found.items() if i.unseen is not None and not i.told]
     say = []
+    same = [name for name, i in found.items() if i.trials >= enough and i.unseen is None]
+    if same:
+        say.append(f"Neither knobs that all its trials have nor scores differ: {listed(same)}.")
     if few:
         say.append(f"Too few complete trials to tell, {enough} are needed: {listed(few)}.")
     if noise:

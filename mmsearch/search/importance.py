@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,11 +60,15 @@ def importances(trials: Sequence[TrialRecord], *, seed: int = 0) -> dict[str, Im
 
 
 def shared_importance(trials: Sequence[TrialRecord], *, seed: int = 0) -> Importance:
-    """The importance of what all methods choose alike, such as the optimiser's knobs and the fusion.
+    """The importance of what most methods choose alike, such as the optimiser's knobs and the fusion.
 
-    Scores count from the mean of their method, so that a good method does not make its knobs look good.
+    Scores count from the mean of their method, so that a good method does not make its knobs look good. Trials that
+    lack a knob which most have, such as an ensemble's without an optimiser, are left out.
     """
     done = _complete(trials)
+    times = Counter(name for r in done for name in r.params)
+    common = [name for name, n in times.items() if 2 * n > len(done)]
+    done = [r for r in done if all(name in r.params for name in common)]
     scores: dict[str, list[float]] = {}
     for r in done:
         scores.setdefault(r.method, []).append(r.score or 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def explained(folder: Path, *, seeds: int = 4, trials: int = 12) -> tuple[dict[s
         if e["event"] == "asked" and e["stage"] == "search":
             doc = e["document"]
             e["params"] |= {"fusion": e["fusion"], "sgd.lr": doc["optimizer"]["lr"], "optimizer": "sgd"}
+        asked = methods.get(e.get("trial_id", ""))
+        if e.get("score") is not None and asked and asked["stage"] == "search":
+            e["score"] -= 0.05 * abs(math.log(asked["document"]["optimizer"]["lr"] / 0.05))
         if e["event"] == "epoch" and methods[e["trial_id"]]["method"] == "ogm":
             share = e["epoch"] / e["epochs"]
             for u, k in (("sound", 0.4 + 0.5 * share), ("frames", 1.0)):

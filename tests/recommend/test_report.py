@@ -188,6 +188,13 @@ def test_what_explains_the_result_is_there(explained_text: str) -> None:
     assert len(found) == len(set(found))
 
 
+def test_the_knob_that_decides_is_drawn(explained_text: str) -> None:
+    figure = explained_text.split('id="importance"')[1].split("</figure>")[0]
+    assert "all methods" in figure and "sgd.lr" in figure
+    shares = re.findall(r'<th scope="row">all methods</th><td class="">([\w.]+)</td><td class="n">([\d.]+)%', figure)
+    assert shares[0][0] == "sgd.lr" and float(shares[0][1]) > 50
+
+
 def test_knobs_of_which_nothing_can_be_said_are_named(explained_text: str) -> None:
     assert re.search(r"Too few complete trials to tell, 10 are needed: .*ogm \(3\)", explained_text)
 

@@ -77,6 +77,12 @@ def test_methods_together_are_compared_within_each() -> None:
     assert found.shares["sgd.weight_decay"] < 0.2, "that the methods differ in it is no merit of it"
 
 
+def test_a_method_without_the_common_knobs_does_not_silence_the_others() -> None:
+    alone = [trial(i, 0.6, "unimodal", unimodal__modality=m) for i, m in enumerate(("sound", "frames"))]
+    found = shared_importance([*searched(12, method="mla"), *searched(12), *alone])
+    assert found.trials == 24 and next(iter(found.shares)) == "sgd.lr"
+
+
 def test_nothing_searched_is_nothing() -> None:
     assert importances([]) == {}
     assert shared_importance([]) == Importance(0, {}, None)
