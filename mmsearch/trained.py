@@ -24,6 +24,8 @@ from mmsearch.training import Predictor
 from mmsearch.training.bundle import load_bundle
 from mmsearch.training.evaluation import pick_device
 
+_NOT_KNOWN = "Invalid data found"
+
 BATCH = 32
 """Clips that are decoded and predicted at a time."""
 
@@ -180,7 +182,7 @@ class TrainedModel:
         try:
             arrays = decode.decode_clip(sources, clip.start, clip.end)
         except decode.DecodeError as error:
-            return str(error)
+            return _plainly(str(error), sources)
         except MMSearchError:
             raise
         except OSError as error:
@@ -233,6 +235,14 @@ def load(folder: str | Path) -> TrainedModel:
             stacklevel=2,
         )
     return TrainedModel(predictor, config)
+
+
+def _plainly(reason: str, sources: Mapping[str, decode.Source]) -> str:
+    """Why a clip has no arrays, where FFmpeg only says that it does not know the file."""
+    if _NOT_KNOWN not in reason:
+        return reason
+    empty = any(Path(path).is_file() and not Path(path).stat().st_size for _, path, _ in sources.values())
+    return "the file is empty" if empty else "the file is damaged, or is no film, sound or picture"
 
 
 def _misfit(array: np.ndarray, modality: Modality) -> str:
