@@ -10,6 +10,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend import report, tables
 from mmsearch.recommend.markdown import markdown
+from mmsearch.recommend.media import Clips
 from mmsearch.recommend.page import page
 from mmsearch.recommend.watch import Server
 from mmsearch.search.journal import read_events
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv", type=Path, metavar="FOLDER", help="write finalists, comparisons, trials, curves and clips there"
     )
     parser.add_argument(
+        "--media",
+        action="store_true",
+        help="also show and play clips that the recommended model fixes and breaks; they may show people",
+    )
+    parser.add_argument(
         "--watch",
         action="store_true",
         help="serve the report of a run that may still be running to browsers of this machine, until Ctrl-C",
@@ -36,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes what is asked for and says where it is, or serves until Ctrl-C."""
     written = [name for name in ("out", "markdown", "csv") if getattr(args, name) is not None]
+    if args.media and (args.watch or (written and not args.out)):
+        raise MMSearchError("--media: belongs to the HTML file")
     if args.watch:
         if written:
             raise MMSearchError(f"--{written[0]}: writes a file, which --watch does not; give one of them")
@@ -45,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     events, recommendation = read_events(args.run_dir), recorded(args.run_dir)
     if args.out or not written:
         out = args.out or args.run_dir / "report.html"
-        write_text(out, report.html(recommendation, events, args.run_dir))
+        write_text(out, report.html(recommendation, events, args.run_dir, _clips(args.run_dir) if args.media else None))
         print(out)
     if args.markdown:
         write_text(args.markdown, markdown(page(recommendation, events, args.run_dir)))
@@ -54,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
         for path in tables.write(args.csv, recommendation, events, args.run_dir):
             print(path)
     return 0
+
+
+def _clips(run_dir: Path) -> Clips:
+    from mmsearch.data import ClipData
+
+    return ClipData.open(run_dir / "data.json")
 
 
 def _watch(run_dir: Path, port: int) -> int:

@@ -280,6 +280,15 @@ class ClipData:
         batches = (self._batch(clips[c], None if only is None else only[c], views, seed, shard) for c in cuts)
         return prefetch(batches, device) if device is not None and device.type == "cuda" else batches
 
+    def stored(self, modality: str, row: int) -> np.ndarray | None:
+        """One clip's modality as it is stored, of the shape that :class:`~mmsearch.batch.Modality` says; None without.
+
+        Raises:
+            MMSearchError: the store is not there.
+        """
+        source = self._sources[modality]
+        return source.read(row) if source.present[row] else None
+
     def _order(self, clips: Visits) -> np.ndarray:
         """The shuffle of an epoch; where it goes by shards, windows of them one after the other."""
         key = clips.bits(SHUFFLE)

@@ -42,7 +42,22 @@ class Sentences:
     note: str = ""
 
 
-Block = Figure | Table | Sentences
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """Clips to look at and listen to.
+
+    Attributes:
+        items: `{"name", "text", "picture", "sound"}`, the last two data URIs or empty.
+    """
+
+    name: str
+    title: str
+    items: list[dict[str, str]]
+    note: str = ""
+    shape: str = "wide"
+
+
+Block = Figure | Table | Sentences | Media
 
 
 @dataclasses.dataclass(frozen=True)

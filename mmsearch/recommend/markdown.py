@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mmsearch.recommend.content import Block, Page, Sentences
+from mmsearch.recommend.content import Block, Media, Page, Sentences
 from mmsearch.recommend.figures import Figure, numeric
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -39,7 +39,7 @@ def _lines(page: Page) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    if block.name == "trials":
+    if isinstance(block, Media) or block.name == "trials":
         return
     yield from (f"### {_text(block.title)}", "")
     if isinstance(block, Sentences):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmsearch.recommend import explain, figures, figures_search, sections, words
 from mmsearch.recommend.content import STATES, Block, Page, Section, Table
+from mmsearch.recommend.media import Clips
 from mmsearch.search.journal import seconds_spent
 from mmsearch.search.trials import TrialRecord, records
 
@@ -31,13 +32,19 @@ _PHASES = {
 }
 
 
-def page(rec: Mapping[str, Any], events: Sequence[Mapping[str, Any]], run_dir: Path | None = None) -> Page:
+def page(
+    rec: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    run_dir: Path | None = None,
+    shown: Clips | None = None,
+) -> Page:
     """The report of a finished run.
 
     Args:
         rec: the content of `recommendation.json`.
         events: the journal's.
         run_dir: the run's folder, for the models' answers clip by clip; None where it is not at hand.
+        shown: the clips, where some are to be seen and heard.
     """
     d = rec["decision"]
     found = records(events)
@@ -46,7 +53,7 @@ def page(rec: Mapping[str, Any], events: Sequence[Mapping[str, Any]], run_dir: P
     parts = [
         _evidence(rec),
         sections.inside(rec, found, metrics),
-        sections.clips(rec, run_dir),
+        sections.clips(rec, run_dir, shown),
         sections.search(rec, found, metrics, look),
         _provenance(rec),
     ]

@@ -11,19 +11,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmsearch.files import write_text
-from mmsearch.recommend.content import Page
+from mmsearch.recommend.content import Media, Page, Sentences
+from mmsearch.recommend.figures import Figure
+from mmsearch.recommend.media import Clips
 from mmsearch.recommend.page import page
 
 
-def html(recommendation: Mapping[str, Any], events: Sequence[Mapping[str, Any]], run_dir: Path | None = None) -> str:
+def html(
+    recommendation: Mapping[str, Any],
+    events: Sequence[Mapping[str, Any]],
+    run_dir: Path | None = None,
+    shown: Clips | None = None,
+) -> str:
     """The report of a finished run as HTML. It needs no network and no script; everything from outside is escaped.
 
     Args:
         recommendation: the content of `recommendation.json`.
         events: the journal's.
         run_dir: the run's folder, for the models' answers clip by clip; None where it is not at hand.
+        shown: the clips, where some are to be seen and heard on the page.
     """
-    return drawn(page(recommendation, events, run_dir))
+    return drawn(page(recommendation, events, run_dir, shown))
 
 
 def drawn(content: Page, nonce: str | None = None) -> str:
@@ -53,8 +61,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
-    environment.tests["figure"] = lambda block: hasattr(block, "svg")
-    environment.tests["sentences"] = lambda block: hasattr(block, "sentences")
+    environment.tests["figure"] = lambda block: isinstance(block, Figure)
+    environment.tests["media"] = lambda block: isinstance(block, Media)
+    environment.tests["sentences"] = lambda block: isinstance(block, Sentences)
     environment.filters["shape"] = lambda block: getattr(block, "shape", "card")
     environment.globals["watch"] = _text("watch.js")
     return environment

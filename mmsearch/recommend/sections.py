@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch.methods import METHODS
-from mmsearch.recommend import explain, figures, figures_models, figures_search, words
-from mmsearch.recommend.content import STATES, Block, Section, Sentences, Table
+from mmsearch.recommend import explain, figures, figures_models, figures_search, media, words
+from mmsearch.recommend.content import STATES, Block, Media, Section, Sentences, Table
 from mmsearch.recommend.figures import Figure
 from mmsearch.search.fairness import full_curves, rank_agreement
 from mmsearch.search.importance import ENOUGH, importances, shared_importance
@@ -18,6 +18,9 @@ from mmsearch.search.trials import Records, TrialRecord
 
 FEW_TRIALS = 3
 """Fewer trials that ran to their end say nothing of an order."""
+
+MEDIA_CLIPS = 12
+"""Clips of each list that are shown where that is asked for."""
 
 CLIPS = 30
 """Clips that are listed as fixed and as broken; the CSV file has all."""
@@ -121,7 +124,7 @@ def answers_of(rec: Mapping[str, Any], run_dir: Path | None) -> explain.Answers 
     return explain.answers(run_dir, _trial_ids(joint), _trial_ids(chosen), classes)
 
 
-def clips(rec: Mapping[str, Any], run_dir: Path | None) -> Section:
+def clips(rec: Mapping[str, Any], run_dir: Path | None, shown: media.Clips | None = None) -> Section:
     """Which classes and which clips the recommended model gets right and joint training does not."""
     d = rec["decision"]
     classes = [str(c) for c in rec["provenance"]["dataset"]["classes"]]
@@ -139,12 +142,37 @@ def clips(rec: Mapping[str, Any], run_dir: Path | None) -> Section:
             )
             for name, title, changed in (("fixed", "fixes", told.fixed), ("broken", "breaks", told.broken)):
                 blocks.append(_changed(name, f"Clips that {d['label']} {title}", changed, names, classes))
+                if shown is not None and changed:
+                    blocks.append(
+                        _media(name, f"Clips that {d['label']} {title}, seen and heard", changed, names, classes, shown)
+                    )
     else:
         clips = (rec.get("diagnosis") or {}).get("clips") or {}
         for name, title in (("fixed", "fixes"), ("broken", "breaks")):
             rows = [[str(c)] for c in clips.get(name) or []][:CLIPS]
             blocks.append(Table(name, f"Clips that {d['label']} {title}", ["clip"], rows) if rows else None)
     return Section("clips", "Where the answers differ", note, [b for b in blocks if b])
+
+
+def _media(
+    name: str,
+    title: str,
+    changed: Sequence[explain.ClipChange],
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+    shown: media.Clips,
+) -> Media:
+    first = changed[:MEDIA_CLIPS]
+    items = [
+        {
+            "name": row[0],
+            "text": f"{row[1]}; joint training says {row[2]}, the recommended model {row[3]}",
+            "picture": media.picture(shown, c.row) or "",
+            "sound": media.sound(shown, c.row) or "",
+        }
+        for c, row in zip(first, clip_rows(first, names, classes), strict=True)
+    ]
+    return Media(f"{name}-media", title, items, "Under each clip its true class and what the two models answered.")
 
 
 def _confused(told: explain.Answers, classes: Sequence[str], d: Mapping[str, Any]) -> Table | None:
