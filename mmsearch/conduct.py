@@ -17,7 +17,7 @@ from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
-from mmsearch.recommend import diagnosis, handover
+from mmsearch.recommend import diagnosis, handover, report
 from mmsearch.recommend.card import resolution_of, select_rows
 from mmsearch.recommend.conclude import conclude
 from mmsearch.recommend.evidence import settled
@@ -92,6 +92,7 @@ def conduct(
                 )
                 recommendation = _diagnosed(out, journal, recommendation, resources)
                 _hand_over(arguments, out, study, shares, recommendation, data)
+                report.write(out, recommendation, journal.events)
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
 
