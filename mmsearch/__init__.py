@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmsearch.trained import load
+    from mmsearch.trained import Clip, load
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["Clip", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from mmsearch.trained import load
+    if name in __all__:
+        from mmsearch import trained
 
-        return load
+        return getattr(trained, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,10 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from mmsearch.data import Store
+import mmsearch
+from mmsearch.data import ClipData, Dataset, Store
 from mmsearch.data.demo import DemoConfig, write_demo
+from mmsearch.training import evaluate
 
 SPACE = """\
 epochs: 2
@@ -111,7 +115,7 @@ def test_every_trial_is_one_line(run: tuple[Path, str]) -> None:
     assert all(keys <= t.keys() for t in trials)
     assert len({t["trial_id"] for t in trials}) == len(trials)
     assert {t["state"] for t in trials} <= {"complete", "pruned"}
-    assert {"search", "confirm", "teacher"} == {t["stage"] for t in trials}
+    assert {"search", "confirm", "teacher", "refit"} == {t["stage"] for t in trials}
 
 
 def test_two_trials_that_need_the_same_teacher_train_it_once(run: tuple[Path, str]) -> None:
@@ -141,6 +145,46 @@ def test_another_label_column_on_the_same_clips_decodes_nothing(home: Path, run:
     )
     assert "150 clips stored" in result.stdout and "(0 decoded now)" in result.stdout, result.stdout + result.stderr
     assert Store.open(home / "cache/store").decodes == before
+
+
+def test_the_model_handed_over_says_of_raw_files_what_its_evaluation_says(home: Path, run: tuple[Path, str]) -> None:
+    best = run[0] / "best"
+    assert f"model: {best}" in run[1].replace("\n", "")
+    config = json.loads((best / "config.json").read_text())
+    data = ClipData.open(run[0] / "data.json")
+    assert config["origin"]["stage"] == "refit"
+    assert config["origin"]["clips"] == int((~data.test).sum())
+    files = {c.clip_id: c.paths["frames"] for c in Dataset.load(home / "clips/dataset.yaml").clips}
+    evaluation = evaluate(mmsearch.load(best).predictor, data, "test")
+    asked = [str(files[data.clip_ids[i]]) for i in evaluation.index]
+    content = Path(asked[0]).read_bytes()
+    bad = {"damaged": content[:600] + bytes(len(content) - 600), "empty": b"", "text": b"no film\n" * 99}
+    for name, bytes_ in bad.items():
+        (home / f"{name}.mp4").write_bytes(bytes_)
+    asked[3:3] = [str(home / f"{name}.mp4") for name in bad]
+    result = subprocess.run(
+        [sys.executable, "-m", "mmsearch", "predict", str(best), *asked, "--json"], capture_output=True, text=True
+    )
+    assert result.returncode == 1 and not result.stderr, result.stderr
+    found = json.loads(result.stdout)
+    assert [p["path"] for p in found] == asked
+    assert [bool(p["error"]) for p in found] == [3 <= i < 6 for i in range(len(found))]
+    good = [p for p in found if not p["error"]]
+    assert len(good) >= 20
+    assert [p["label"] for p in good] == [data.classes[i] for i in evaluation.probabilities.argmax(1)]
+    probabilities = np.array([[p["probabilities"][c] for c in data.classes] for p in good])
+    assert np.abs(probabilities - evaluation.probabilities).max() < 1e-6
+
+
+def test_the_model_is_trained_again_by_its_own_command(home: Path, run: tuple[Path, str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mmsearch", "train", str(run[0] / "best/train.yaml"), "--dataset",
+         str(home / "clips/dataset.yaml"), "--out", str(home / "again")],
+        capture_output=True, text=True, env={**os.environ, "MMSEARCH_CACHE": str(home / "cache")},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    a, b = (mmsearch.load(folder).predictor.model.state_dict() for folder in (run[0] / "best", home / "again"))
+    assert all(torch.equal(a[k], b[k]) for k in a | b)
 
 
 def test_the_views_show_it(run: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:

@@ -14,7 +14,7 @@ from mmsearch.batch import Modality, View
 from mmsearch.data import ClipData, Dataset, clip_data, pipeline, prepare
 from mmsearch.data.demo import DemoConfig, write_demo
 from mmsearch.errors import MMSearchError
-from mmsearch.trained import Clip
+from mmsearch.trained import TrainedModel
 from mmsearch.training import Predictor, evaluate, train
 from mmsearch.training.bundle import save_bundle
 
@@ -48,7 +48,7 @@ def stored(yaml: Path, store: Path) -> tuple[Dataset, ClipData]:
     return dataset, clip_data(dataset, store, prepared)
 
 
-def trained(data: ClipData, folder: Path, **document: object) -> tuple[mmsearch.trained.TrainedModel, Predictor]:
+def trained(data: ClipData, folder: Path, **document: object) -> tuple[TrainedModel, Predictor]:
     run = train({**RECIPE, **document}, data)
     for _ in run:
         pass
@@ -115,7 +115,7 @@ def test_pictures_that_the_store_keeps_as_jpeg_are_seen_as_it_gives_them_back(de
 
 
 @pytest.fixture(scope="module")
-def model(demo, tmp_path_factory: pytest.TempPathFactory) -> mmsearch.trained.TrainedModel:
+def model(demo, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     return trained(demo[1], tmp_path_factory.mktemp("model"))[0]
 
 
@@ -158,7 +158,9 @@ def test_a_missing_modality_is_missing_as_in_training(demo, model) -> None:
 def test_a_segment_is_cut_as_the_manifest_would(demo, model) -> None:
     path = heard(*demo)
     both = {"sound": path, "frames": path}
-    whole, again, part = model.predict([path, Clip(both), Clip(both, start=0.3, end=0.6, name="middle")])
+    whole, again, part = model.predict(
+        [path, mmsearch.Clip(both), mmsearch.Clip(both, start=0.3, end=0.6, name="middle")]
+    )
     assert whole.probabilities == pytest.approx(again.probabilities, abs=1e-6)
     assert part.path == "middle"
     assert part.probabilities != pytest.approx(whole.probabilities, abs=1e-6)
@@ -170,7 +172,7 @@ def test_who_asks_wrongly_is_told(demo, model, tmp_path: Path) -> None:
         model.predict([{"sond": path}])
     with pytest.raises(MMSearchError, match="no model there"):
         mmsearch.load(tmp_path)
-    assert model.predict([Clip({}, name="nothing")])[0].error == "it has no file for sound or frames"
+    assert model.predict([mmsearch.Clip({}, name="nothing")])[0].error == "it has no file for sound or frames"
 
 
 def test_clips_that_were_no_files_make_a_model_that_reads_none(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def test_trials_and_time_may_grow() -> None:
         ({"time_budget": 10.0}, "--time-budget: the run was started with 600.0 or more, not 10.0"),
         ({"seeds": 4}, "--seeds: the run was started with 3, not 4"),
         ({"methods": ("ogm",)}, "--methods: the run was started with ogm,mla, not ogm"),
+        ({"no_refit": True}, "--no-refit: the run was started with False, not True"),
         ({"max_epochs": 4}, "--max-epochs: the run was started with None, not 4"),
     ],
 )
