@@ -94,7 +94,7 @@ def _learning(
     chosen = [] if d["label"] == d["reference"] or d["kind"] == "unimodal" else by_label[d["label"]]["trial_ids"]
     alone: dict[str, list[str]] = {}
     for r in found.values():
-        if r.method == "unimodal" and not r.searched and r.state == "complete":
+        if r.method == "unimodal" and r.stage != "refit" and not r.searched and r.state == "complete":
             alone.setdefault(r.document["method"].get("modality", ""), []).append(r.trial_id)
     panels = {
         "all modalities": {

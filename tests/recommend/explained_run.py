@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from synthetic_run import SWEEP, FakeClips, Run, write_run
 
+from mmsearch.batch import Modality
+from mmsearch.data import ClipData
 from mmsearch.recommend import card
 
 CLASSES = 10
 CLIPS = 300
 SELECT = 150
+RATE = 8000
 
 
 def explained(folder: Path, *, seeds: int = 4, trials: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -109,3 +112,20 @@ def model(label: str, accuracy: float, frames: float) -> dict[str, Any]:
         "confusion": (np.eye(CLASSES, dtype=int) * 15).tolist(),
         "valuation": {"sound": 0.61, "frames": 0.29},
     }  # fmt: skip
+
+
+def clips(n: int = 4, *, seconds: float = 1.0) -> ClipData:
+    """Frames that grow brighter, and a tone."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    tone = (8000 * np.sin(2 * np.pi * 50 * t)).astype(np.int16)
+    frames = np.stack([np.full((24, 32, 3), 60 * i, np.uint8) for i in range(4)])
+    present = {"sound": np.ones(n, bool), "frames": np.arange(n) != 1}
+    return ClipData.from_arrays(
+        {"sound": np.tile(tone, (n, 1)), "frames": np.tile(frames, (n, 1, 1, 1, 1))},
+        np.arange(n) % 2,
+        modalities={
+            "sound": Modality("sound", "sound", (len(tone),), RATE),
+            "frames": Modality("frames", "frames", (4, 24, 32, 3), 4.0),
+        },
+        present=present,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from explained_run import CLIPS, explained
+from explained_run import CLIPS, RATE, clips, explained
 from PIL import Image
 
 from mmsearch.batch import Modality
@@ -15,29 +15,10 @@ from mmsearch.cli import main
 from mmsearch.data import ClipData
 from mmsearch.recommend import media, report
 
-RATE = 800
-
 
 def content(uri: str | None, kind: str) -> io.BytesIO:
     assert uri is not None and uri.startswith(f"data:{kind};base64,")
     return io.BytesIO(base64.b64decode(uri.partition(",")[2]))
-
-
-def clips(n: int = 4, *, seconds: float = 1.0) -> ClipData:
-    """Frames that grow brighter, and a tone."""
-    t = np.arange(int(seconds * RATE)) / RATE
-    tone = (8000 * np.sin(2 * np.pi * 50 * t)).astype(np.int16)
-    frames = np.stack([np.full((24, 32, 3), 60 * i, np.uint8) for i in range(4)])
-    present = {"sound": np.ones(n, bool), "frames": np.arange(n) != 1}
-    return ClipData.from_arrays(
-        {"sound": np.tile(tone, (n, 1)), "frames": np.tile(frames, (n, 1, 1, 1, 1))},
-        np.arange(n) % 2,
-        modalities={
-            "sound": Modality("sound", "sound", (len(tone),), RATE),
-            "frames": Modality("frames", "frames", (4, 24, 32, 3), 4.0),
-        },
-        present=present,
-    )
 
 
 def test_a_picture_is_frames_side_by_side_in_order() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import browser
 import pytest
 from browser import Browser
-from explained_run import explained
+from explained_run import CLIPS, clips, explained
 from synthetic_run import SWEEP, FakeClips, Run, whole_run, write_run
 
 from mmsearch.recommend import card, report, watch
@@ -81,6 +81,22 @@ def test_axe_finds_nothing_under_other_verdicts(page: Browser, tmp_path: Path, t
     page.open(report.write(tmp_path, card.build(events, FakeClips(), SWEEP), events).as_uri())
     page.evaluate(f"{AXE};0")
     assert page.evaluate(CHECK) == []
+
+
+def test_clips_to_look_at_and_listen_to_load_nothing_either(
+    page: Browser, run: tuple[Path, dict[str, Any], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, rec, events = run
+    (tmp_path / "media.html").write_text(report.html(rec, events, folder, clips(CLIPS)))
+    page.open((tmp_path / "media.html").as_uri(), width=360)
+    page.wait_for("[...document.images].every((i) => i.complete && i.naturalWidth === 384)")
+    page.evaluate("document.querySelector('audio').load()")
+    page.wait_for("document.querySelector('audio').duration === 1")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.console == [] and page.requests == []
+    if AXE is not None:
+        page.evaluate(f"{AXE};0")
+        assert page.evaluate(CHECK) == []
 
 
 def test_the_answer_is_in_the_first_screen(page: Browser, address: str) -> None:
