@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mmsearch.search.job import trial_dir
+
 Curves = dict[int, list[float]]
 """By epoch, the values of the trainings that got there."""
 
@@ -138,7 +140,7 @@ def _told(run_dir: Path, trials: Mapping[int, str]) -> dict[int, dict[str, list[
     found = {}
     for seed, trial_id in trials.items():
         try:
-            told = json.loads((run_dir / "trials" / trial_id / "select.json").read_text(encoding="utf-8"))
+            told = json.loads((trial_dir(run_dir, trial_id) / "select.json").read_text(encoding="utf-8"))
             found[seed] = {key: told[key] for key in _ANSWERS}
         except (OSError, ValueError, KeyError):
             continue

@@ -21,7 +21,7 @@ NAMED_CLASSES = 12
 CONFUSIONS = 20
 """Pairs of classes in the table that stands for the matrix of more classes."""
 
-_DIALS = {"snr_db": "noise, dB", "severity": "blur and noise", "drop": "words lost"}
+_DIALS = {"snr_db": "noise, dB", "severity": "blur and noise", "dropped": "words lost"}
 _STYLE = {"joint": (BASELINE, "--", "s"), "chosen": (CHOSEN, "-", "o"), "alone": (MUTED, ":", "D")}
 _WHO = {"joint": "joint training", "chosen": "recommended", "alone": "trained alone"}
 
@@ -75,7 +75,9 @@ def _quarters(by_epoch: Curves) -> list[str]:
     return [percent(float(np.mean(by_epoch[epochs[round(share * last)]]))) for share in (0, 1 / 3, 2 / 3, 1)]
 
 
-def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str], label: str) -> Figure | None:
+def confusion(
+    matrices: Mapping[str, np.ndarray], classes: Sequence[str], label: str, over: str = "all seeds of the confirmation"
+) -> Figure | None:
     """How often each true class got each answer on select, for joint training and the recommended model."""
     names = {**_WHO, "chosen": label}
     found = {who: m for who, m in matrices.items() if m.sum()}
@@ -114,8 +116,7 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str], label:
         "confusion",
         "What is taken for what",
         svg,
-        "Rows add up to 100 %; the fuller the colour, the more often. Counts over all seeds of the confirmation."
-        + numbers,
+        f"Rows add up to 100 %; the fuller the colour, the more often. On select, over {over}.{numbers}",
         columns_,
         worst,
     )
@@ -214,7 +215,7 @@ def shares(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
         ax.axvline(0, color=MUTED, linewidth=1)
         named_rows(ax, names)
         percent_axis(ax.xaxis)
-        ax.set_xlabel("Shapley value, points of accuracy")
+        ax.set_xlabel("Shapley share, points of accuracy")
         figure.legend(loc="outside upper left", ncols=2, handlelength=1, columnspacing=1.2)
         alt = "What each modality contributes. " + "; ".join(
             f"{label}: " + ", ".join(f"{m} {percent(v)}" for m, v in values.items()) for label, values in found.items()
@@ -224,10 +225,13 @@ def shares(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
         "shares",
         "What each modality contributes",
         svg,
-        "A modality's Shapley value: what it adds to the accuracy, averaged over the orders in which modalities can be "
-        "added.",
+        "A modality's Shapley share: what it adds to the accuracy, averaged over the orders in which modalities can be "
+        "added. Imbalance: the largest less the smallest share, over their sum.",
         ["modality", *found],
-        [[m, *(percent(values.get(m)) for values in found.values())] for m in names],
+        [
+            *([m, *(percent(values.get(m)) for values in found.values())] for m in names),
+            ["imbalance", *(_plain(m.get("imbalance")) for m in models.values() if m["label"] in found)],
+        ],
     )
 
 
@@ -388,7 +392,7 @@ def inside(models: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 INSIDE = [
-    "model", "modality", "own prediction", "probe", "trained alone", "under-training gap, points", "Shapley value",
+    "model", "modality", "own prediction", "probe", "trained alone", "under-training gap, points", "Shapley share",
     "separability", "gradient agreement", "value by clip",
 ]  # fmt: skip
 """The columns of :func:`inside`."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmsearch.methods import METHODS
 from mmsearch.recommend import explain, figures, figures_models, figures_search, media, words
 from mmsearch.recommend.content import STATES, Block, Media, Section, Sentences, Table
@@ -51,9 +53,9 @@ def inside(rec: Mapping[str, Any], found: Records, metrics: Mapping[str, Mapping
                 "All that was measured of each modality",
                 figures_models.INSIDE,
                 figures_models.inside(models),
-                "Gap: what the probe of the encoder is short of the same encoder trained alone. Separability: how far "
-                "classes lie apart in its features. Agreement: cosine of the gradients of its own loss and the joint "
-                "one. Value: mean over clips of what the modality adds to a clip's answer.",
+                "Gap: what a probe of the encoder is short of the same encoder trained alone. Separability: purity of "
+                "clusters of its features. Agreement: cosine, on the encoder, of the gradients of the joint loss and "
+                "of its own. Value: mean over clips of the sample-level value. docs/diagnosis.md defines them.",
                 "wide",
             )
         )
@@ -147,7 +149,11 @@ def clips(rec: Mapping[str, Any], run_dir: Path | None, shown: media.Clips | Non
                         _media(name, f"Clips that {d['label']} {title}, seen and heard", changed, names, classes, shown)
                     )
     else:
-        clips = (rec.get("diagnosis") or {}).get("clips") or {}
+        diagnosis = rec.get("diagnosis") or {}
+        models = diagnosis.get("models") or {}
+        counts = {who: np.array(m["confusion"]) for who, m in models.items() if m.get("confusion")}
+        blocks.append(figures_models.confusion(counts, classes, d["label"], "one seed"))
+        clips = diagnosis.get("clips") or {}
         for name, title in (("fixed", "fixes"), ("broken", "breaks")):
             rows = [[str(c)] for c in clips.get(name) or []][:CLIPS]
             blocks.append(Table(name, f"Clips that {d['label']} {title}", ["clip"], rows) if rows else None)
