@@ -100,6 +100,21 @@ def test_it_ends_with_a_recommendation_and_a_report(run: tuple[Path, str]) -> No
         assert len(f["select"]["ci95"]) == len(f["test"]["ci95"]) == 2
 
 
+def test_it_ends_with_a_diagnosis_of_confirmed_models(run: tuple[Path, str]) -> None:
+    out, _ = run
+    recommendation = json.loads((out / "recommendation.json").read_text())
+    found = recommendation["diagnosis"]
+    assert found == json.loads((out / "diagnosis.json").read_text())
+    confirmed = {f["label"]: f["trial_ids"] for f in recommendation["finalists"]}
+    assert "joint" in found["models"]
+    for model in found["models"].values():
+        assert model["trial_id"] in confirmed[model["label"]]
+        assert all(m["gap"] is not None for m in model["modalities"].values()) or model["label"].endswith(" alone")
+    assert set(found["models"]["joint"]["robustness"]) == {"sound/snr_db", "frames/severity"}
+    names = [e["name"] for e in lines(out / "journal.jsonl") if e["event"] == "phase"]
+    assert names.index("decide") < names.index("diagnose") < names.index("done")
+
+
 def test_nothing_of_ray_reaches_the_user(run: tuple[Path, str]) -> None:
     printed = run[1]
     for noise in ("ray", "Ray", "raylet", "WARNING", "Traceback", "Tuner", "\x1b["):
