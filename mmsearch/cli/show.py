@@ -67,7 +67,7 @@ def _table(found: Records) -> RenderableType:
             Text(f"{r.method} · {r.fusion}"),
             str(r.document["seed"]),
             r.state,
-            percent(r.score),
+            percent(r.val),
             f"{r.epoch}/{r.epochs}",
             joint_epochs(r.cost_joint_epochs),
             duration(r.seconds),
@@ -82,7 +82,7 @@ def _trial(r: TrialRecord, log: list[str]) -> RenderableType:
     rows = [
         ("state", r.state + (f": {r.reason}" if r.reason else "")),
         ("stage", f"{r.stage} ({r.why})"),
-        ("val", percent(r.score)),
+        ("val", percent(r.val)),
         ("select", percent(r.select["accuracy"]) if r.select else UNKNOWN),
         ("test", percent(r.test["accuracy"]) if r.test else UNKNOWN),
         ("epochs", f"{r.epoch} of {r.epochs}"),
@@ -95,7 +95,8 @@ def _trial(r: TrialRecord, log: list[str]) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{r.trial_id}  {r.method} · {r.fusion}", "bold"), facts]
     parts += [Text("\nDocument", "bold"), _pairs(knobs(r.document))]
     if r.curve:
-        parts += [Text("\nAccuracy on val", "bold"), Text(sparkline([s for _, s in r.curve]))]
+        about = "clips trained on" if r.stage == "refit" else "val"
+        parts += [Text(f"\nAccuracy on {about}", "bold"), Text(sparkline([s for _, s in r.curve]))]
         parts.append(Text("  ".join(f"{epoch}: {percent(score)}" for epoch, score in r.curve), "dim"))
     if r.metrics:
         parts += [Text("\nMetrics of the last epoch", "bold"), _pairs([(k, f"{v:.4g}") for k, v in r.metrics.items()])]

@@ -335,7 +335,7 @@ def trials_table(trials: Sequence[TrialRecord]) -> Table:
             r.method,
             r.fusion,
             STATES[r.state],
-            words.percent(r.score),
+            words.percent(r.val),
             f"{r.epoch} of {r.epochs}",
             words.joint_epochs(r.cost_joint_epochs),
             words.duration(r.seconds),

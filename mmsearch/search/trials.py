@@ -73,6 +73,11 @@ class TrialRecord:
         return self.document["epochs"]
 
     @property
+    def val(self) -> float | None:
+        """The score where it is one on val; that of a refit is of clips it trained on."""
+        return None if self.stage == "refit" else self.score
+
+    @property
     def searched(self) -> bool:
         """Whether it belongs to the search: not a confirmation on other splits, nor a teacher that is none of it."""
         return self.document["fold"] == 0 and (self.stage != "teacher" or bool(self.params))

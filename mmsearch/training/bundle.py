@@ -53,6 +53,7 @@ def save_bundle(
     }
     save_state(folder, {"model": predictor.model.state_dict(), "method": predictor.method.state_dict()}, WEIGHTS)
     write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_bundle(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Predictor, dict[str, Any]]:

@@ -87,6 +87,7 @@ def test_it_was_trained_on_every_development_clip_and_on_no_other(run: SimpleNam
     best = refitted(run, recommending(run, "joint"))
     assert {p.name for p in best.iterdir()} == {"README.md", "config.json", "model.safetensors", "train.yaml"}
     config = json.loads((best / "config.json").read_text())
+    assert len({p.stat().st_mode for p in best.iterdir()}) == 1, "who may read one file may read all"
     assert config["origin"]["stage"] == "refit"
     assert config["origin"]["clips"] == int((~run.data.test).sum())
     assert config["document"]["fold"] is None
