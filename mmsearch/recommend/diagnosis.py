@@ -80,11 +80,12 @@ def diagnose(
     run = _Run(run_dir, records(read_events(run_dir)), data, say)
     models: dict[str, Any] = {}
     missing = []
-    for role, (label, trial) in _subjects(recommendation, run.records).items():
+    for role, (label, trials) in _subjects(recommendation, run.records).items():
+        trial = _median(trials)
         if trial is None or not has_state(weights_dir(run_dir, trial.trial_id)):
             missing.append(f"{label} is not diagnosed: no confirmed model of it is left in the run's folder.")
             continue
-        models[role] = run.model(label, trial)
+        models[role] = run.model(label, trial, trials)
     found: dict[str, Any] = {
         "format": FORMAT,
         "part": "select",
@@ -176,17 +177,20 @@ def recorded(run_dir: Path, recommendation: Mapping[str, Any]) -> dict[str, Any]
         current = found["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    events = read_events(run_dir)
-    wanted = {role: t.trial_id for role, (_, t) in _subjects(recommendation, records(events)).items() if t is not None}
+    wanted = {
+        role: trial.trial_id
+        for role, (_, trials) in _subjects(recommendation, records(read_events(run_dir))).items()
+        if (trial := _median(trials)) is not None
+    }
     return found if current and models == wanted else None
 
 
-def _subjects(rec: Mapping[str, Any], found: Records) -> dict[str, tuple[str, TrialRecord | None]]:
-    """By role the label and the trial of the median seed: joint training, and the chosen one where it is another."""
+def _subjects(rec: Mapping[str, Any], found: Records) -> dict[str, tuple[str, list[TrialRecord]]]:
+    """By role the label and the confirmed trials: joint training, and the chosen one where it is another."""
     d = rec["decision"]
     roles = {"joint": d["reference"]} | ({"chosen": d["label"]} if d["label"] != d["reference"] else {})
     finalists = {f["label"]: f for f in rec["finalists"]}
-    return {role: (label, _median([found[i] for i in finalists[label]["trial_ids"]])) for role, label in roles.items()}
+    return {role: (label, [found[i] for i in finalists[label]["trial_ids"]]) for role, label in roles.items()}
 
 
 def _median(trials: list[TrialRecord]) -> TrialRecord | None:
@@ -263,8 +267,8 @@ class _Run:
         """Which clips belong together."""
         return None if self.data.group is None else self.data.group[batch_index]
 
-    def model(self, label: str, trial: TrialRecord) -> dict[str, Any]:
-        """All there is of one model."""
+    def model(self, label: str, trial: TrialRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+        """All there is of one model; `trials` are all seeds of it."""
         self._say(f"{label}: predictions")
         predictor, select = self.predictor(trial), self.reading(trial, "select")
         U = list(predictor.modalities)
@@ -283,7 +287,7 @@ class _Run:
         for u in U:
             self._say(f"{label}: the {u} encoder")
             modalities[u] = {
-                **self._encoder(trial, u),
+                **self._encoder(trial, trials, u),
                 "shapley": phi[u],
                 "gradient_agreement": mean(cosines[u]),
                 "gradient_agreements": cosines[u],
@@ -314,8 +318,8 @@ class _Run:
             "robustness_clips": len(worse),
         }
 
-    def _encoder(self, trial: TrialRecord, u: str) -> dict[str, Any]:
-        """What an encoder has learned, and what the same one has learned alone."""
+    def _encoder(self, trial: TrialRecord, trials: Sequence[TrialRecord], u: str) -> dict[str, Any]:
+        """What an encoder has learned, and what the same one has learned alone; the gap of every seed."""
         select = self.reading(trial, "select")
         there = select.present(u)
         own, probed = select.own_hits(u), self.probe_hits(trial, u)
@@ -324,10 +328,13 @@ class _Run:
         same = teacher is not None and np.array_equal(
             select.features(u)[there], self.reading(teacher, "select").features(u)[there]
         )
-        gap = None
-        if probed is not None and alone is not None:
-            apart = clip_mean(alone.astype(float) - probed, self.group(select.batch.index.numpy()[there]))
-            gap = ClipMean(0.0, 0.0, 0.0) if same else apart
+        d = self._short(trial, u)
+        gap = None if d is None else clip_mean(d, self.group(select.batch.index.numpy()[there]))
+        if same:
+            gap = ClipMean(0.0, 0.0, 0.0)
+        seeds = {
+            t.document["seed"]: self._short(t, u) for t in trials if has_state(weights_dir(self.run_dir, t.trial_id))
+        }
         few = there.sum() == 0
         return {
             "own": None if few else float(own.mean()),
@@ -338,10 +345,18 @@ class _Run:
             "same_encoder": teacher is not None and _same_encoder(teacher, trial, u),
             "gap": None if gap is None else gap.mean,
             "gap_ci95": [None, None] if gap is None else [gap.low, gap.high],
+            "gaps": [{"seed": seed, "gap": float(x.mean())} for seed, x in seeds.items() if x is not None],
             "separability": None
             if few
             else separability(select.features(u)[there], select.label[there], len(self.data.classes)),
         }
+
+    def _short(self, trial: TrialRecord, u: str) -> np.ndarray | None:
+        """Clip by clip what the probe of the encoder falls short of that of the one trained alone: 1, 0 or -1."""
+        teacher = self.alone(trial, u)
+        probed = None if teacher is None else self.probe_hits(trial, u)
+        alone = None if teacher is None else self.probe_hits(teacher, u)
+        return None if probed is None or alone is None else alone.astype(float) - probed
 
 
 def at_once(trial: TrialRecord) -> int:

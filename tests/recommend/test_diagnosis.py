@@ -191,7 +191,7 @@ def test_an_encoder_that_joint_training_starved_is_named_with_its_number(tmp_pat
     low, high = m["gap_ci95"]
     assert text.startswith(
         f"Inside {JOINT} the frames encoder learned {100 * m['gap']:.1f} points less than it can alone "
-        f"(95 %: {100 * low:.1f} to {100 * high:.1f})"
+        f"(95 % over clips: {100 * low:.1f} to {100 * high:.1f}; one seed)"
     )
 
 
@@ -254,13 +254,16 @@ def test_large_parts_are_sampled_and_it_says_how_many(
     assert found["cost"]["clips"] == 20 and found["cost"]["seconds"] > 0
 
 
-def test_the_median_seed_stands_for_a_model(tmp_path: Path, data: ClipData) -> None:
+def test_the_median_seed_stands_for_a_model_and_the_gap_is_known_of_every_seed(tmp_path: Path, data: ClipData) -> None:
     folder = tmp_path / "run"
-    rec = confirm(folder, data, [{}], seeds=3, alone=False)
+    rec = confirm(folder, data, [{}], seeds=3)
     joint = next(f for f in rec["finalists"] if f["label"] == JOINT)
     ranked = sorted(zip(joint["select"]["values"], joint["seeds"], joint["trial_ids"], strict=True))
     found = diagnose(folder, rec, data)["models"]["joint"]
     assert (found["seed"], found["trial_id"]) == ranked[1][1:]
+    for m in found["modalities"].values():
+        assert [g["seed"] for g in m["gaps"]] == [1000, 1001, 1002]
+        assert next(g["gap"] for g in m["gaps"] if g["seed"] == found["seed"]) == pytest.approx(m["gap"])
 
 
 def test_what_is_recorded_is_used_again_only_for_the_same_models(

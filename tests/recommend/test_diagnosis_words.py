@@ -13,6 +13,7 @@ def model(**changes: Any) -> dict[str, Any]:
     """A model of which every figure is inside the noise."""
     modality = {
         "probe": 0.6, "alone": 0.64, "gap": 0.04, "gap_ci95": [-0.03, 0.11], "same_encoder": True,
+        "gaps": [{"seed": 1000, "gap": 0.04}],
         "same_weights": False, "shapley": 0.3, "gradient_agreement": 0.1, "gradient_agreements": [0.3, -0.1, 0.2, 0.1],
     }  # fmt: skip
     return {
@@ -53,29 +54,47 @@ def test_without_models_nothing_is_said() -> None:
 
 def with_gap(gap: float, ci: list[float], **changes: Any) -> dict[str, Any]:
     m = model()
-    m["modalities"]["frames"] |= {"gap": gap, "gap_ci95": ci, "probe": 0.5, "alone": 0.5 + gap, **changes}
+    of_seeds = [{"seed": 1000, "gap": gap}]
+    m["modalities"]["frames"] |= {
+        "gap": gap, "gap_ci95": ci, "gaps": of_seeds, "probe": 0.5, "alone": 0.5 + gap, **changes
+    }  # fmt: skip
     return m
 
 
 def test_a_starved_encoder_is_named_with_its_number_and_interval() -> None:
     assert said("Under-training", with_gap(0.14, [0.06, 0.22])) == [
-        "Inside uniform · concat the frames encoder learned 14.0 points less than it can alone (95 %: 6.0 to 22.0): a "
-        "linear probe of it reaches 50.0%, of the one trained alone 64.0%."
+        "Inside uniform · concat the frames encoder learned 14.0 points less than it can alone (95 % over clips: 6.0 "
+        "to 22.0; one seed): a linear probe of it reaches 50.0%, of the one trained alone 64.0%."
     ]
+
+
+def test_a_gap_is_told_with_those_of_the_other_seeds_and_not_where_one_turns_it_round() -> None:
+    seeds = [{"seed": i, "gap": g} for i, g in enumerate((0.14, 0.09, 0.2))]
+    (text,) = said("Under-training", with_gap(0.14, [0.06, 0.22], gaps=seeds))
+    assert "(95 % over clips: 6.0 to 22.0; 9.0 to 20.0 over 3 seeds)" in text
+    (text,) = said(
+        "Under-training", with_gap(-0.14, [-0.22, -0.06], gaps=[{"seed": 1, "gap": -0.2}, {"seed": 2, "gap": -0.1}])
+    )
+    assert "14.0 points more" in text and "10.0 to 20.0 over 2 seeds" in text
+    assert said("Under-training", with_gap(0.14, [0.06, 0.22], gaps=[*seeds, {"seed": 3, "gap": -0.01}])) == []
 
 
 def test_an_encoder_that_learned_more_is_named_too_and_another_shape_is_said() -> None:
     (text,) = said("Under-training", with_gap(-0.14, [-0.22, -0.06], same_encoder=False))
-    assert "learned 14.0 points more than it can alone, of another shape (95 %: 6.0 to 22.0)" in text
+    assert "learned 14.0 points more than it can alone, of another shape (95 % over clips: 6.0 to 22.0;" in text
 
 
 def test_that_nothing_was_lost_is_said_only_where_the_intervals_are_narrow() -> None:
     m = model()
     for u in m["modalities"].values():
-        u["gap_ci95"] = [-0.02, 0.03]
+        u |= {"gap_ci95": [-0.02, 0.03], "gaps": [{"seed": 1, "gap": 0.01}, {"seed": 2, "gap": 0.02}]}
     assert said("Under-training", m) == [
-        "Inside uniform · concat no encoder falls more than 3.0 points short of what it can learn alone (95 %)."
+        "Inside uniform · concat no encoder falls more than 3.0 points short of what it can learn alone (95 % "
+        "over clips, and on every seed)."
     ]
+    m["modalities"]["sound"]["gaps"].append({"seed": 3, "gap": 0.08})
+    assert said("Under-training", m) == [], "another seed lost more"
+    m["modalities"]["sound"]["gaps"].pop()
     for u in m["modalities"].values():
         u["same_weights"] = True
     assert said("Under-training", m) == [], "an encoder that was trained alone"
