@@ -113,6 +113,12 @@ def shared_legend(figure: MplFigure, axes: Iterable[Axes], columns: int) -> None
         figure.legend(list(handles.values()), list(handles), columnspacing=1.2, **where)
 
 
+def _within_reason(ax: Axes) -> None:
+    """Cuts an axis of differences where no difference of accuracies can lie."""
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, -1.0), min(high, 1.0))
+
+
 def finalists(rec: Mapping[str, Any]) -> Figure:
     """Accuracy of every finalist on select, with its interval, its seeds and its test accuracy."""
     found, d = rec["finalists"], rec["decision"]
@@ -177,6 +183,7 @@ def differences(rec: Mapping[str, Any]) -> Figure | None:
         for y, c in enumerate(found):
             _interval(ax, y, c, CHOSEN if c["a"] == d["label"] else INK if c["beyond_noise"] else MUTED)
         named_rows(ax, [c["a"] for c in found])
+        _within_reason(ax)
         percent_axis(ax.xaxis, sign=True)
         ax.set_xlabel(f"points over {d['reference']}")
         alt = "Gain over plain joint training, points. " + "; ".join(f"{c['a']} {points_interval(c)}" for c in found)
@@ -216,6 +223,7 @@ def fusions(under: Sequence[Mapping[str, Any]], margin: float) -> Figure:
                     _interval(ax, y, part, INK if f["behind"]["beyond_noise"] else MUTED)
             named_rows(ax, [_fusion_name(f) for f in u["fusions"]])
             ax.set_title(f"under {u['method']}")
+            _within_reason(ax)
             percent_axis(ax.xaxis, sign=True)
         axes[-1].set_xlabel("points from the best fusion")
         rows = [

@@ -247,7 +247,9 @@ def calibration(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
             colour, dash, marker = _STYLE[who]
             x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
             label = model["label"] + (f", ECE {percent(model['ece'])}" if model.get("ece") is not None else "")
-            ax.plot(x, y, dash, marker=marker, color=colour, label=label, markersize=5)
+            ax.plot(x, y, dash, marker=marker, color=colour, label=label, markersize=4, linewidth=1)
+            most = max(b["clips"] for b in bins) if bins else 1
+            ax.scatter(x, y, [140 * b["clips"] / most for b in bins], color=colour, marker=marker, alpha=0.4)
         ax.set_xlim(0, 1.02)
         ax.set_ylim(0, 1.02)
         percent_axis(ax.xaxis)
@@ -263,7 +265,8 @@ def calibration(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
         "calibration",
         "Can its probabilities be believed?",
         svg,
-        "Below the line the model is surer than it is right. ECE: the mean distance from the line, by clips.",
+        "Below the line the model is surer than it is right. The larger a mark, the more clips. ECE: the mean distance "
+        "from the line, by clips.",
         ["model", "says", "is right", "clips"],
         [
             [m["label"], percent(b["confidence"]), percent(b["accuracy"]), str(b["clips"])]
@@ -381,6 +384,7 @@ def inside(models: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             percent(v.get("probe")),
             percent(v.get("alone")),
             _gap(v),
+            ", ".join(points(g["gap"]) for g in v.get("gaps") or []) or UNKNOWN,
             percent(v.get("shapley")),
             _plain(v.get("separability")),
             _plain(v.get("gradient_agreement")),
@@ -392,7 +396,7 @@ def inside(models: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 INSIDE = [
-    "model", "modality", "own prediction", "probe", "trained alone", "under-training gap, points", "Shapley share",
+    "model", "modality", "own prediction", "probe", "trained alone", "gap, points", "gap by seed", "Shapley share",
     "separability", "gradient agreement", "value by clip",
 ]  # fmt: skip
 """The columns of :func:`inside`."""

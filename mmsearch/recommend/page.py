@@ -211,8 +211,10 @@ def _steps(rec: Mapping[str, Any], run_dir: Path | None) -> list[dict[str, str]]
     steps = []
     top = d["largest_possible_gain"]
     if d["kind"] == "no_clear_winner" or (d["kind"] == "baseline" and top is not None and top >= d["margin"]):
-        seeds = d.get("seeds_needed") or 2 * d["seeds"]
-        text = f"To settle it, confirm on about {words.count(seeds - d['seeds'], 'more seed')}"
+        needed = d.get("seeds_needed")
+        more = f"about {words.count(needed - d['seeds'], 'more seed')}" if needed else "more seeds"
+        seeds = needed or 2 * d["seeds"]
+        text = f"To be surer, confirm on {more}"
         steps.append({"text": text, "command": f"mmsearch extend {run} --seeds {seeds}"})
     if run_dir and (run_dir / "best").is_dir():
         steps.append({"text": "Use the trained model", "command": f"mmsearch predict {run}/best CLIPS"})

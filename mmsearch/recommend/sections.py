@@ -53,9 +53,10 @@ def inside(rec: Mapping[str, Any], found: Records, metrics: Mapping[str, Mapping
                 "All that was measured of each modality",
                 figures_models.INSIDE,
                 figures_models.inside(models),
-                "Gap: what a probe of the encoder is short of the same encoder trained alone. Separability: purity of "
-                "clusters of its features. Agreement: cosine, on the encoder, of the gradients of the joint loss and "
-                "of its own. Value: mean over clips of the sample-level value. docs/diagnosis.md defines them.",
+                "Gap: what a probe of the encoder is short of the same encoder trained alone (under-training). "
+                "Separability: purity of clusters of its features. Agreement: cosine, on the encoder, of the gradients "
+                "of the joint loss and of its own. Value: mean over clips of the sample-level value. "
+                "docs/diagnosis.md defines them.",
                 "wide",
             )
         )
@@ -157,7 +158,8 @@ def clips(rec: Mapping[str, Any], run_dir: Path | None, shown: media.Clips | Non
         for name, title in (("fixed", "fixes"), ("broken", "breaks")):
             rows = [[str(c)] for c in clips.get(name) or []][:CLIPS]
             blocks.append(Table(name, f"Clips that {d['label']} {title}", ["clip"], rows) if rows else None)
-    return Section("clips", "Where the answers differ", note, [b for b in blocks if b])
+    title = "What it gets wrong" if d["label"] == d["reference"] else "Where the answers differ"
+    return Section("clips", title, note, [b for b in blocks if b])
 
 
 def _media(

@@ -237,7 +237,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize(
     "truth, step",
     [
-        ({"joint": 0.90, "uniform": 0.915, "sound": 0.8, "frames": 0.7}, "To settle it, confirm on about"),
+        ({"joint": 0.90, "uniform": 0.915, "sound": 0.8, "frames": 0.7}, "To be surer, confirm on"),
         ({"joint": 0.9, "sound": 0.97, "frames": 0.3}, "Before you drop frames"),
     ],
 )
