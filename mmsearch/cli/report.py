@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from mmsearch.cli.recommend import recorded
@@ -16,6 +17,9 @@ from mmsearch.recommend.watch import Server
 from mmsearch.search.journal import read_events
 
 HELP = "write the report of a run from its recommendation and journal, or serve it while the run goes on"
+
+BEHIND = 10
+"""How far the server's priority stands behind that of the trainings."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +76,7 @@ def _clips(run_dir: Path) -> Clips:
 
 def _watch(run_dir: Path, port: int) -> int:
     with Server(run_dir, port) as server:
+        os.nice(BEHIND)
         print(f"report: {server.address}\nCtrl-C ends it; the run goes on.", flush=True)
         try:
             server.serve_forever()

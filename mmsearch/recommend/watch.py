@@ -28,7 +28,10 @@ from mmsearch.search.journal import FILE, read_events
 LOOPBACK = "127.0.0.1"
 
 REST = 2.0
-"""Seconds for which a page that was drawn stands, whatever the run does: a browser cannot keep a core busy."""
+"""Seconds for which a page that was drawn stands at least, whatever the run does."""
+
+SHARE = 0.1
+"""Of a core that drawing may take at most: the trainings need the others, and a browser cannot keep one busy."""
 
 _UNDECIDED = ("start", "decode", "teachers", "search", "confirm")
 """Phases in which a recommendation in the folder is that of an earlier session."""
@@ -74,7 +77,7 @@ class LiveReport:
         self._nonce = nonce
         self._lock = threading.Lock()
         self._state: tuple[Any, ...] | None = None
-        self._drawn_at = 0.0
+        self._due = 0.0
         self._shown: Shown | None = None
         self.now()
 
@@ -85,11 +88,13 @@ class LiveReport:
             MMSearchError: the run's folder is gone or its journal damaged.
         """
         with self._lock:
-            if self._shown is None or time.monotonic() - self._drawn_at >= REST:
+            begun = time.monotonic()
+            if self._shown is None or begun >= self._due:
                 state = self._look()
                 if self._shown is None or state != self._state:
                     self._shown, self._state = self._draw(), state
-                self._drawn_at = time.monotonic()
+                ended = time.monotonic()
+                self._due = ended + max(REST, (ended - begun) / SHARE)
             return self._shown
 
     def _look(self) -> tuple[Any, ...]:

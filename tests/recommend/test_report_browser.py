@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_tables_of_figures_are_printed(page: Browser, address: str) -> None:
 
 def test_the_live_page_follows_the_run(page: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "REST", 0.0)
+    monkeypatch.setattr(watch, "SHARE", math.inf)
     events = Run(trials=2, seeds=2).search().events
     folder = write_run(tmp_path / "run", events[: len(events) // 2])
     with Server(folder) as server:

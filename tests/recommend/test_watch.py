@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import re
 import signal
 import socket
@@ -47,6 +48,7 @@ def run_dir(tmp_path: Path) -> Path:
 def server(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Looks at the run for every request."""
     monkeypatch.setattr(watch, "REST", 0.0)
+    monkeypatch.setattr(watch, "SHARE", math.inf)
     with serving(run_dir) as server:
         yield server
 
@@ -175,10 +177,23 @@ def test_a_run_that_is_gone_is_said_so(server: Server, run_dir: Path) -> None:
 
 
 def test_a_page_is_not_drawn_for_every_request(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    draw = watch.drawn
+
+    def slow(*args: Any) -> str:
+        now[0] += 3.0
+        return draw(*args)
+
+    monkeypatch.setattr(watch, "drawn", slow)
     report = watch.LiveReport(run_dir, "n")
-    monkeypatch.setattr(watch, "read_events", lambda run: pytest.fail("drawn again"))
-    (run_dir / "recommendation.json").write_text("{}")
-    assert report.now() is report.now(), "within the rest, whatever the run does"
+    first = report.now()
+    events = Run(trials=2, seeds=2).search().events
+    write_run(run_dir, events)
+    now[0] += 3.0 / watch.SHARE - 0.1
+    assert report.now() is first, "drawing took 3 s, so that it rests for 30"
+    now[0] += 0.2
+    assert report.now() is not first
 
 
 def test_mistakes_end_in_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
