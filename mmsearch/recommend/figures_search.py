@@ -36,7 +36,7 @@ def best_so_far(trials: Sequence[TrialRecord], look: Mapping[str, Look]) -> Figu
             c, dash, marker = look[method]
             style: dict[str, Any] = {"marker": marker, "markevery": [0], "markersize": 5, "color": c, "label": method}
             ax.step([*x, max(spent[method], x[-1])], [*y, y[-1]], dash, where="post", **style)
-        ax.set_xlim(left=0)
+        ax.set_xlim(left=-0.03 * max(spent.values()) - 0.01)
         percent_axis(ax.yaxis)
         ax.set_ylabel("best accuracy on val so far, %")
         ax.set_xlabel("spent on the method, joint epochs")

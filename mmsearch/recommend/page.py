@@ -189,9 +189,9 @@ def _sureness(rec: Mapping[str, Any]) -> list[dict[str, str]]:
         return []
     p = shown["p_holm"]
     against = "beyond the noise" if shown["beyond_noise"] else "not beyond the noise"
-    n = sum(c["b"] == d["reference"] for c in rec["comparisons"])
+    whose = "" if shown["a"] == d["label"] else f"{shown['a']} over joint training: "
     value = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    return [{"name": "How sure", "value": value, "note": f"{against}, corrected for {words.count(n, 'comparison')}"}]
+    return [{"name": "How sure", "value": value, "note": f"{whose}{against}, corrected for all comparisons"}]
 
 
 def _reading(rec: Mapping[str, Any]) -> str:
