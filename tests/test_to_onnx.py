@@ -30,8 +30,10 @@ MODALITIES = {
 }
 
 
-def made(folder: Path, **document: object) -> Path:
-    modalities = MODALITIES
+VECTORS = {u: Modality(u, "vector", (5,)) for u in ("pose", "tone")}
+
+
+def made(folder: Path, modalities: dict[str, Modality] = VECTORS, **document: object) -> Path:
     predictor = Predictor(resolve({"data": "x", **document}, modalities), modalities, ["a", "b", "c"])
     with torch.no_grad():
         for p in predictor.model.parameters():
@@ -45,7 +47,7 @@ def test_onnx_runtime_says_what_the_model_says(tmp_path: Path, capsys: pytest.Ca
     import onnx
     import onnxruntime
 
-    folder, file = made(tmp_path / "model", fusion={"name": "gated"}), tmp_path / "model.onnx"
+    folder, file = made(tmp_path / "model", MODALITIES, fusion={"name": "gated"}), tmp_path / "model.onnx"
     assert main(["export", str(folder), "--onnx", str(file)]) == 0
     printed = capsys.readouterr()
     assert "input   sound [clips, 2000]" in printed.out and not printed.err
@@ -81,7 +83,7 @@ def test_a_post_hoc_fusion_is_exported_as_it_was_fitted(tmp_path: Path) -> None:
     folder = made(tmp_path / "model", fusion={"name": "temperature"})
     model = mmsearch.load(folder)
     model.predictor.model.fusion.fitted.fill_(True)
-    model.predictor.model.fusion.T.copy_(torch.tensor([0.5, 2.0, 4.0]))
+    model.predictor.model.fusion.T.copy_(torch.tensor([0.5, 4.0]))
     assert to_onnx.export_onnx(model, tmp_path / "x.onnx").difference < to_onnx.TOLERANCE
     assert isinstance(model.predictor.model.fusion.fitted, torch.Tensor), "the model is left as it was"
 

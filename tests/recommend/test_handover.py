@@ -180,6 +180,22 @@ def test_the_card_gives_figures_and_says_whose_they_are(run: SimpleNamespace) ->
     assert "\n\n\n\n" not in text and "Undefined" not in text and "{{" not in text
 
 
+def test_the_card_names_what_is_not_in_the_folder_and_what_was_done_to_the_clips(run: SimpleNamespace) -> None:
+    best = refitted(run, recommending(run, "unimodal"))
+    text = (best / "README.md").read_text()
+    (read,) = json.loads((best / "config.json").read_text())["inputs"]
+    other = "tone" if read == "pose" else "pose"
+    assert f"It does not read {other}." in text and f"A clip without {read} is not predicted." in text
+    assert "clip.mp4" in text, "of one column a file is enough"
+    predictor = mmsearch.load(best).predictor
+    predictor.document["encoders"][read] = {"name": "hf_text", "folder": "/models/bert_base"}
+    data = SimpleNamespace(decoding=run.data.decoding, quality={"seed": 0})
+    origin = {"stage": "refit", "seed": 0, "clips": 1, "refit_failed": None}
+    text = handover.card(predictor, origin, recommending(run, "unimodal"), data)
+    assert rf"The encoder of {read} reads /models/bert\_base, which is not in this folder." in text
+    assert "Clips were made worse on purpose" in text
+
+
 def test_an_older_folder_is_replaced_as_a_whole(run: SimpleNamespace) -> None:
     best = refitted(run, recommending(run, "joint"))
     (best / "stray").touch()
