@@ -42,6 +42,7 @@ class Curve:
         select: the accuracy on select of the final model.
         fails_at: the epoch in which it fails; None: it does not.
         at_once: whether nothing is trained and only the end is reported.
+        right: clip by clip, whether the final model is right on select, as a trial packs it; None: not known.
     """
 
     scores: list[float]
@@ -49,6 +50,7 @@ class Curve:
     select: float
     fails_at: int | None = None
     at_once: bool = False
+    right: str | None = None
 
 
 class World(Protocol):
@@ -152,7 +154,9 @@ def _epoch(study: Study, identity: str, curve: Curve) -> bool:
         "seconds": record.seconds + curve.cost,
     }
     if not study.report(identity, result) and epoch >= epochs:
-        study.tell(identity, "complete", select={"accuracy": curve.select} if record.stage == "confirm" else None)
+        clip_wise = {} if curve.right is None else {"right": curve.right}
+        select = {"accuracy": curve.select, **clip_wise} if record.stage == "confirm" else None
+        study.tell(identity, "complete", select=select)
     return record.finished
 
 
