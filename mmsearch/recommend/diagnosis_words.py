@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmsearch.recommend.words import count, duration, listed, percent
@@ -19,7 +19,7 @@ def sentences(diagnosis: Mapping[str, Any]) -> list[dict[str, str]]:
     """
     models = list(diagnosis["models"].values())
     topics = {
-        "Under-training": [t for m in models for t in _gaps(m)],
+        "Under-training": [*(t for m in models for t in _gaps(m)), *_recovered(diagnosis["models"])],
         "Reliance": [t for m in models for t in _reliance(m)],
         "Agreement": [t for m in models for t in _conflicts(m)],
         "Together": list(_together(diagnosis["ume_umt"])),
@@ -55,15 +55,11 @@ def _gaps(model: Mapping[str, Any]) -> Iterator[str]:
         less = low > 0 and min(seeds) > 0
         if less or (high < 0 and max(seeds) < 0):
             told = True
-            (a, b), (c, d) = (
-                ((low, high), (min(seeds), max(seeds))) if less else ((-high, -low), (-max(seeds), -min(seeds)))
-            )
-            over = f"{_points(c)} to {_points(d)} over {count(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
             other = "" if m["same_encoder"] else ", of another shape"
             yield (
                 f"Inside {model['label']} the {u} encoder learned {_points(abs(m['gap']))} points "
-                f"{'less' if less else 'more'} than it can alone{other} (95 % over clips: {_points(a)} to "
-                f"{_points(b)}; {over}): a linear probe of it reaches {percent(m['probe'])}, of the one trained alone "
+                f"{'less' if less else 'more'} than it can alone{other} ({_spread(low, high, seeds)}): a "
+                f"linear probe of it reaches {percent(m['probe'])}, of the one trained alone "
                 f"{percent(m['alone'])}."
             )
     worst = max((max(m["gap_ci95"][1], *(g["gap"] for g in m["gaps"])) for m in known.values()), default=1.0)
@@ -72,6 +68,26 @@ def _gaps(model: Mapping[str, Any]) -> Iterator[str]:
             f"Inside {model['label']} no encoder falls more than {_points(worst)} points short of what it can learn "
             "alone (95 % over clips, and on every seed)."
         )
+
+
+def _recovered(models: Mapping[str, Any]) -> Iterator[str]:
+    """What encoders of the chosen model learned more or less than in joint training of the same seed."""
+    if len(models) < 2:
+        return
+    chosen, joint = models["chosen"], models["joint"]
+    for u, m in chosen["modalities"].items():
+        gain = m["over_joint"]
+        if gain is None or m["same_weights"]:
+            continue
+        low, high = gain["ci95"]
+        seeds = [g["gain"] for g in gain["seeds"]]
+        more = low > 0 and min(seeds) > 0
+        if more or (high < 0 and max(seeds) < 0):
+            yield (
+                f"Inside {chosen['label']} the {u} encoder learned {_points(abs(gain['mean']))} points "
+                f"{'more' if more else 'less'} than inside {joint['label']} on the same seed "
+                f"({_spread(low, high, seeds)})."
+            )
 
 
 def _reliance(model: Mapping[str, Any]) -> Iterator[str]:
@@ -177,6 +193,14 @@ def _worse(dial: str, level: float) -> str:
     if name == "severity":
         return f"blur and noise on the {u} (level {level:g} of 5)"
     return f"{percent(level)} of the words of the {u} lost"
+
+
+def _spread(low: float, high: float, seeds: Sequence[float]) -> str:
+    """The interval over clips and the range over seeds of a difference whose sign is sure, without the sign."""
+    a, b = sorted((abs(low), abs(high)))
+    c, d = sorted((abs(min(seeds)), abs(max(seeds))))
+    over = f"{_points(c)} to {_points(d)} over {count(len(seeds), 'seed')}" if len(seeds) > 1 else "one seed"
+    return f"95 % over clips: {_points(a)} to {_points(b)}; {over}"
 
 
 def _points(value: float) -> str:

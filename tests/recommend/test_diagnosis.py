@@ -16,7 +16,7 @@ from trained_run import choose, confirm, vectors
 from mmsearch.data import ClipData
 from mmsearch.diagnostics.clipwise import clip_mean
 from mmsearch.diagnostics.probes import probe
-from mmsearch.recommend import card, diagnosis
+from mmsearch.recommend import card, diagnosis, inside
 from mmsearch.recommend.diagnosis import diagnose
 from mmsearch.recommend.measure import read
 from mmsearch.search.job import trial_dir, weights_dir
@@ -103,6 +103,14 @@ def test_the_strong_modality_has_the_larger_share(found: dict[str, Any]) -> None
     assert {"Reliance", "Missing", "Robustness"} <= about
 
 
+def test_what_the_chosen_model_wins_back_is_the_difference_of_the_probes(found: dict[str, Any]) -> None:
+    joint, chosen = (found["models"][role]["modalities"] for role in ("joint", "chosen"))
+    for u, m in chosen.items():
+        assert m["over_joint"]["mean"] == pytest.approx(m["probe"] - joint[u]["probe"])
+        assert m["over_joint"]["seeds"] == [{"seed": 1000, "gain": m["over_joint"]["mean"]}]
+        assert m["over_joint"]["ci95"][0] <= m["over_joint"]["mean"] <= m["over_joint"]["ci95"][1]
+
+
 def test_the_same_folder_gives_the_same_diagnosis(
     data: ClipData, run: tuple[Path, dict[str, Any]], found: dict[str, Any]
 ) -> None:
@@ -159,7 +167,7 @@ def test_a_single_modality_and_a_head_of_its_own_are_diagnosed(
     assert model["label"] == label and list(model["modalities"]) == modalities
     if len(modalities) == 1:
         m = model["modalities"]["frames"]
-        assert m["alone"] is m["gap"] is None and m["gradient_agreement"] == pytest.approx(1)
+        assert m["alone"] is m["gap"] is m["over_joint"] is None and m["gradient_agreement"] == pytest.approx(1)
         assert m["shapley"] == pytest.approx(model["accuracy"] - model["without_any"])
         assert model["missing"] == {"frames": model["without_any"]}
         assert model["imbalance"] == 0 and model["leads"] == []
@@ -244,9 +252,9 @@ def test_clips_of_one_speaker_are_drawn_together(tmp_path: Path) -> None:
 def test_large_parts_are_sampled_and_it_says_how_many(
     data: ClipData, run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "SELECT_CLIPS", 20)
-    monkeypatch.setattr(diagnosis, "TRAIN_CLIPS", 90)
-    monkeypatch.setattr(diagnosis, "ROBUSTNESS_CLIPS", 10)
+    monkeypatch.setattr(inside, "SELECT_CLIPS", 20)
+    monkeypatch.setattr(inside, "TRAIN_CLIPS", 90)
+    monkeypatch.setattr(inside, "ROBUSTNESS_CLIPS", 10)
     found = diagnose(run[0], choose(run[1], JOINT), data)
     model = found["models"]["joint"]
     assert (model["clips"], model["train_clips"], model["robustness_clips"]) == (20, 90, 10)

@@ -13,7 +13,7 @@ def model(**changes: Any) -> dict[str, Any]:
     """A model of which every figure is inside the noise."""
     modality = {
         "probe": 0.6, "alone": 0.64, "gap": 0.04, "gap_ci95": [-0.03, 0.11], "same_encoder": True,
-        "gaps": [{"seed": 1000, "gap": 0.04}],
+        "gaps": [{"seed": 1000, "gap": 0.04}], "over_joint": None,
         "same_weights": False, "shapley": 0.3, "gradient_agreement": 0.1, "gradient_agreements": [0.3, -0.1, 0.2, 0.1],
     }  # fmt: skip
     return {
@@ -101,6 +101,27 @@ def test_that_nothing_was_lost_is_said_only_where_the_intervals_are_narrow() -> 
     for u in m["modalities"].values():
         u |= {"gap": None, "gap_ci95": [None, None]}
     assert said("Under-training", m) == []
+
+
+def test_what_the_chosen_model_wins_back_is_told_where_every_seed_wins_it() -> None:
+    joint, chosen = model(label="joint · concat"), model()
+    gain = {"mean": 0.186, "ci95": [0.1, 0.27], "seeds": [{"seed": 1, "gain": 0.186}, {"seed": 2, "gain": 0.22}]}
+    chosen["modalities"]["frames"]["over_joint"] = gain
+    assert said("Under-training", joint, chosen) == [
+        "Inside uniform · concat the frames encoder learned 18.6 points more than inside joint · concat on the same "
+        "seed (95 % over clips: 10.0 to 27.0; 18.6 to 22.0 over 2 seeds)."
+    ]
+    gain["seeds"].append({"seed": 3, "gain": -0.01})
+    assert said("Under-training", joint, chosen) == []
+    chosen["modalities"]["frames"]["over_joint"] = {
+        "mean": -0.1,
+        "ci95": [-0.2, -0.02],
+        "seeds": [{"seed": 1, "gain": -0.1}],
+    }
+    (text,) = said("Under-training", joint, chosen)
+    assert "10.0 points less than inside joint · concat" in text and "2.0 to 20.0; one seed" in text
+    chosen["modalities"]["frames"]["same_weights"] = True
+    assert said("Under-training", joint, chosen) == [], "an encoder that was trained alone, of which the gap tells"
 
 
 def test_shares_that_are_told_apart_are_told() -> None:
