@@ -244,19 +244,20 @@ def calibration(models: Mapping[str, Mapping[str, Any]]) -> Figure | None:
         ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
         for who, model in found.items():
             bins = [b for b in model["reliability"] if b["clips"] and b["accuracy"] is not None]
-            colour, dash, marker = _STYLE[who]
+            colour, _, marker = _STYLE[who]
             x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
             label = model["label"] + (f", ECE {percent(model['ece'])}" if model.get("ece") is not None else "")
-            ax.plot(x, y, dash, marker=marker, color=colour, label=label, markersize=4, linewidth=1)
-            most = max(b["clips"] for b in bins) if bins else 1
-            ax.scatter(x, y, [140 * b["clips"] / most for b in bins], color=colour, marker=marker, alpha=0.4)
+            most = max((b["clips"] for b in bins), default=1)
+            sizes = [12 + 140 * b["clips"] / most for b in bins]
+            ax.scatter(x, y, sizes, color=colour, marker=marker, alpha=0.75, clip_on=False)
+            ax.plot([], [], marker, color=colour, label=label, markersize=6)
         ax.set_xlim(0, 1.02)
         ax.set_ylim(0, 1.02)
         percent_axis(ax.xaxis)
         percent_axis(ax.yaxis)
         ax.set_xlabel("how sure the model says it is, %")
         ax.set_ylabel("how often it is right, %")
-        figure.legend(loc="outside upper left", ncols=1)
+        figure.legend(loc="outside upper left", ncols=1, handletextpad=0.2)
         alt = "Calibration. " + "; ".join(
             f"{m['label']}: expected calibration error {percent(m.get('ece'))}" for m in found.values()
         )
