@@ -20,7 +20,7 @@ QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def found() -> str | None:
@@ -144,7 +144,7 @@ class Browser:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
 
-    def wait_for(self, script: str, patience: float = 30.0) -> None:
+    def wait_for(self, script: str, patience: float = 120.0) -> None:
         """Until an expression of the page is true."""
         deadline = time.monotonic() + patience
         while not self.evaluate(script):
