@@ -227,12 +227,17 @@ def _against_joint(rec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [c for c in rec["comparisons"] if c["b"] == rec["decision"]["reference"] and c["a"] not in dropped]
 
 
+def _compared(rec: Mapping[str, Any]) -> str:
+    """How many comparisons with joint training the correction is for; those with the dropped count."""
+    return count(sum(c["b"] == rec["decision"]["reference"] for c in rec["comparisons"]), "comparison")
+
+
 def _winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     d = rec["decision"]
     return [
         f"It reaches {percent_interval(chosen['select'])} on held-out clips over {count(d['seeds'], 'fresh seed')}. "
         f"That is {points_interval(d['gain_over_joint'])} points against plain joint training: beyond the noise, "
-        f"after correction for {count(len(_against_joint(rec)), 'comparison')}."
+        f"after correction for {_compared(rec)}."
     ]
 
 
@@ -271,7 +276,7 @@ def _no_clear_winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[
     else:
         say = (
             f"{lead['a']} leads plain joint training by {points_interval(lead)} points over {seeds}, which is not "
-            f"beyond the noise after correction for {count(len(against), 'comparison')}."
+            f"beyond the noise after correction for {_compared(rec)}."
         )
     if lead and (needed := d["seeds_needed"]):
         more = needed - len(lead["values"])

@@ -101,7 +101,7 @@ def test_failed_confirmations_are_counted() -> None:
     assert sentence(rec, "Failures") == "mla · concat: 1 of 5 confirmation trainings failed and are not counted."
 
 
-def test_a_dropped_finalist_is_named_with_its_seeds_and_counts_in_no_correction() -> None:
+def test_a_dropped_finalist_is_named_with_its_seeds_and_counts_in_the_correction() -> None:
     events = whole_run()
     late = {
         e["trial_id"]
@@ -111,7 +111,7 @@ def test_a_dropped_finalist_is_named_with_its_seeds_and_counts_in_no_correction(
     rec = card.build([e for e in events if e.get("trial_id") not in late], FakeClips(), SWEEP)
     dropped = [f for f in rec["finalists"] if f["dropped"]]
     assert [(f["method"], len(f["seeds"])) for f in dropped] == [("ogm", 1)]
-    rivals = len(rec["finalists"]) - 2
+    rivals = len(rec["finalists"]) - 1
     assert f"after correction for {rivals} comparisons" in sentence(rec, "Evidence")
     stream = io.StringIO()
     Console(file=stream, width=150).print(terminal.render(rec))
