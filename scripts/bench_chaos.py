@@ -261,6 +261,7 @@ class Machines:
         nodes = sorted(self._cluster.worker_nodes, key=lambda n: n.node_id)
         self._cluster.remove_node(nodes[int(rng.integers(len(nodes)))], allow_graceful=False)
         self._join()
+        self._cluster.wait_for_nodes(60)  # else a driver that begins now takes the dead node for a second slot
 
     def close(self) -> None:
         """Ends the nodes."""
