@@ -485,7 +485,8 @@ def trial(
     try:
         sweep = Sweep(problem, folder, machines, slots, nap)
         last = reference.progress() if reference else 0
-        moments = sorted(rng.choice(max(1, int(0.9 * last)), kills)) if reference else []
+        # Each after some progress: a worker that dies four times at one point is held to be the trial's own fault.
+        moments = sorted(rng.choice(max(kills, int(0.9 * last)), kills, replace=False)) if reference else []
         wrong = list(torment(sweep, machines, [int(m) for m in moments], rng, kills_done))
     finally:
         machines.close()
