@@ -16,6 +16,9 @@ over repetitions has a 95 % interval (Student t). It is told for all trials, and
 judged by a tenth of training. In the row `arithmetic` nothing is timed: every method's trials halved at once at each
 rung, the best third of them going on.
 
+best so far: accuracy on select of the finished trial that is best on val, after shares of the cost of training all in
+full, with stopping and where every trial is trained to its end before the next begins.
+
 τ: Kendall's rank correlation of the score at a rung and at the end, over all trials of a method, whether they would
 have been stopped or not; trials of all repetitions together, with a bootstrap interval.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import multiprocessing
@@ -292,6 +296,39 @@ def table(runs: Sequence[Mapping[str, Sequence[Trial]]], earliest: Mapping[str, 
     return "\n".join(rows)
 
 
+SHARES = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+"""Of the cost of training all trials in full, at which the best so far is shown."""
+
+
+def best_so_far(trials: Sequence[Trial], *, stopping: bool) -> list[float]:
+    """Accuracy on select of the finished trial that is best on val, after each of SHARES of the cost; NaN before one.
+
+    Args:
+        trials: of a repetition, in the order in which they were asked.
+        stopping: as the search with stopping ended them; else each trained to its end before the next begins.
+    """
+    cost = sum(t.full for t in trials)
+    if stopping:
+        ends = [(t.ended, t) for t in trials if t.ended is not None]
+    else:
+        ends = list(zip(itertools.accumulate(t.full for t in trials), trials, strict=True))
+    found = []
+    for share in SHARES:
+        done = [t for end, t in ends if end <= share * cost + 1e-9]
+        found.append(max(done, key=lambda t: t.val[-1]).select[-1] if done else math.nan)
+    return found
+
+
+def anytime(runs: Sequence[Mapping[str, Sequence[Trial]]]) -> str:
+    """The best so far against cost, with stopping and in full: means over repetitions."""
+    rows = [f"| best so far on select, after | {' | '.join(f'{s:.0%} of the cost' for s in SHARES)} |"]
+    rows.append("|---" * (1 + len(SHARES)) + "|")
+    for name, stopping in (("with stopping", True), ("in full", False)):
+        mean = np.mean([best_so_far(run[ALL], stopping=stopping) for run in runs], axis=0)
+        rows.append(f"| {name} | {' | '.join('–' if math.isnan(m) else f'{100 * m:.1f}' for m in mean)} |")
+    return "\n".join(rows)
+
+
 def interval(values: Sequence[float]) -> str:
     """A mean with its 95 % interval (Student t)."""
     if not np.isfinite(values).all():
@@ -351,6 +388,7 @@ def main(arguments: list[str] | None = None) -> int:
     clips = len(data.part("select", 0))
     print(f"{dataset.name}: {len(data)} clips, {clips} of select; {space.settings['epochs']} epochs\n")
     print(table(ordered, earliest, clips) + "\n")
+    print(anytime(ordered) + "\n")
     print(fairness(ordered, earliest))
     return 0
 
