@@ -60,7 +60,7 @@ class Arguments:
     max_epochs: int | None = None
     equal_cost: bool = False
     lengths: dict[str, int] = dataclasses.field(default_factory=dict)
-    allocation: str = "race"
+    allocation: str = "equal"
     sampler: str = "tpe"
     points: str | None = None
     warm_start: str | None = None

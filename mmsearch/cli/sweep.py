@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="every method the same joint epochs instead of epochs",
     )
-    parser.add_argument("--allocation", metavar="NAME", help="who gets the next trial: race (default), equal or joint")
+    parser.add_argument("--allocation", metavar="NAME", help="who gets the next trial: equal (default), race or joint")
     parser.add_argument("--sampler", metavar="NAME", help="tpe, random, gp, cmaes or qmc (default: tpe)")
     parser.add_argument("--points", metavar="YAML", help="settings to try first, a list below each method's name")
     parser.add_argument("--warm-start", metavar="RUN", help="a sweep whose trials the sampler knows from the start")

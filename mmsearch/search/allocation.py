@@ -111,5 +111,5 @@ def better_half(scores: Sequence[float]) -> list[float]:
     return sorted(scores, reverse=True)[: max(2, math.ceil(len(scores) / 2))]
 
 
-ALLOCATIONS: dict[str, type[Equal] | type[Race] | type[Joint]] = {"race": Race, "equal": Equal, "joint": Joint}
+ALLOCATIONS: dict[str, type[Equal] | type[Race] | type[Joint]] = {"equal": Equal, "race": Race, "joint": Joint}
 """By the name that `--allocation` knows."""
