@@ -73,7 +73,10 @@ def test_going_on_gives_what_never_stopping_gives(tmp_path: Path, data: ClipData
         assert torch.equal(p, q), name
     select = json.loads((tmp_path / "cut" / "trials" / trial_id(doc) / "select.json").read_text())
     assert select["accuracy"] == np.mean(np.array(select["label"]) == np.array(select["predicted"]))
-    assert second[-1]["select"] == {k: select[k] for k in ("accuracy", "macro_f1", "unimodal")}
+    assert second[-1]["select"] == {k: select[k] for k in ("accuracy", "macro_f1", "unimodal", "right")}
+    right = np.array(select["label"]) == np.array(select["predicted"])
+    by_row = right[np.argsort(select["index"])]
+    assert bytes.fromhex(select["right"]) == np.packbits(by_row).tobytes()
 
 
 def test_checkpoints_by_time_and_one_at_a_time(tmp_path: Path, data: ClipData, opened) -> None:
