@@ -261,7 +261,10 @@ class Machines:
         nodes = sorted(self._cluster.worker_nodes, key=lambda n: n.node_id)
         self._cluster.remove_node(nodes[int(rng.integers(len(nodes)))], allow_graceful=False)
         self._join()
-        self._cluster.wait_for_nodes(60)  # else a driver that begins now takes the dead node for a second slot
+
+    def settle(self) -> None:
+        """Waits until lost nodes are known to be lost; a driver would take one for a slot more."""
+        self._cluster.wait_for_nodes(60)
 
     def close(self) -> None:
         """Ends the nodes."""
@@ -287,6 +290,7 @@ class Sweep:
     def begin(self) -> None:
         """Starts or resumes."""
         assert self._machines is not None
+        self._machines.settle()
         address = self._machines.address
         if self.problem == "generated":
             command = [__file__, "--child", str(self.run), "--address", address, "--slots", str(self._slots)]
