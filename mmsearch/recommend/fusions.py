@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmsearch.fusion import OWN
 from mmsearch.recommend.decision import (
     BASELINE,
     FALSE_WINNER,
@@ -63,7 +64,7 @@ def fusion_evidence(
 def _leading(finalists: Sequence[Finalist], decision: Decision) -> str:
     """The method beside joint training whose fusions were confirmed; the chosen one where there are several."""
     fusions: dict[str, set[str]] = {}
-    for f in finalists:
+    for f in (f for f in finalists if f.fusion != OWN):
         fusions.setdefault(f.method, set()).add(f.fusion)
     several = [m for m, found in fusions.items() if m != BASELINE and len(found) > 1]
     return decision.chosen.method if decision.chosen.method in several or not several else several[0]
@@ -80,8 +81,8 @@ def _under(
         "behind"}` with `behind` the comparison of the best less this one (None for the best). None where there is
         nothing to compare.
     """
-    trained = [f for f in finalists if f.method == method and f.select]
-    if method == UNIMODAL or not trained:
+    trained = [f for f in finalists if f.method == method and f.fusion != OWN and f.select]
+    if not trained:
         return None
     host = max(trained, key=lambda f: (not f.dropped, f.mean))
     entries = [(f.fusion, False, f) for f in trained] + [

@@ -70,3 +70,14 @@ def test_a_fusion_that_was_dropped_is_listed_but_never_the_best() -> None:
 def test_one_fusion_alone_is_no_question() -> None:
     found = evidence([finalist("joint", "concat", 0.80), finalist("ogm", "concat", 0.85)])
     assert found["under"] == [] and found["changes"] is None
+
+
+def test_a_head_that_a_method_brings_is_no_fusion_to_compare() -> None:
+    found = evidence(
+        [
+            finalist("joint", "concat", 0.80),
+            finalist("unimodal_teacher", "own", 0.85),
+            finalist("unimodal_teacher", "concat", 0.84),
+        ]
+    )
+    assert found["under"] == []
