@@ -257,14 +257,14 @@ class Machines:
         return sorted(found)
 
     def lose(self, rng: np.random.Generator) -> None:
-        """A node goes without a word, and another joins."""
+        """A node goes without a word; when the cluster has noticed, another joins.
+
+        Both at once would be room for a trial more, and with two at a time the order of documents is another one.
+        """
         nodes = sorted(self._cluster.worker_nodes, key=lambda n: n.node_id)
         self._cluster.remove_node(nodes[int(rng.integers(len(nodes)))], allow_graceful=False)
-        self._join()
-
-    def settle(self) -> None:
-        """Waits until lost nodes are known to be lost; a driver would take one for a slot more."""
         self._cluster.wait_for_nodes(60)
+        self._join()
 
     def close(self) -> None:
         """Ends the nodes."""
@@ -290,7 +290,6 @@ class Sweep:
     def begin(self) -> None:
         """Starts or resumes."""
         assert self._machines is not None
-        self._machines.settle()
         address = self._machines.address
         if self.problem == "generated":
             command = [__file__, "--child", str(self.run), "--address", address, "--slots", str(self._slots)]
