@@ -1,0 +1,463 @@
+"""Does the recommendation hold: whole sweeps replayed against trainings that were made once, with known truth.
+
+    python scripts/bench_recommend.py train --work runs/tables --jobs 2
+    python scripts/bench_recommend.py pack --work runs/tables
+    python scripts/bench_recommend.py replay --replays 100 --jobs 2
+
+train: every condition is a set of generated talking digits (`mmsearch.data.demo`, other dials), small enough for
+trainings of a few seconds, with TEST test clips whose source images no other part has. A table is METHODS × a fixed
+pool of settings × SEEDS seeds, each seed with splits of its own; what a second call finds is not trained again. A line
+is a training: accuracy on val after every epoch, on select clip by clip and on test at the end, cost in joint epochs
+an epoch.
+
+pack: the tables as `scripts/tables/CONDITION.json.xz`, from which everything below follows.
+
+replay: a replay draws which seed is the search's and which confirm; the real study, stopping, allocation, confirmation
+and decision run on them, a suggested setting going as the nearest of the pool. The truth is the mean on test over the
+seeds that the replay did not use. Regret: the truth of the setting with the highest mean over all seeds less that of
+the recommended one. Beside it, on the same seeds: joint training, MMPareto (the best average of published comparisons)
+and the search's best trial of all, each with its best setting by the search's score.
+
+Exit status 1 where a bound is missed: regret at most 1 point on average and 3 in the worst condition (upper 95 % bounds
+over replays), at most a quarter of the table's cost, and "no method helps" in 95 % of the replays where it is true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import lzma
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from mmsearch.batch import Modality
+from mmsearch.data.demo import DemoConfig
+from mmsearch.recommend.decision import MARGIN, decide
+from mmsearch.recommend.evidence import finalists_of, settled
+from mmsearch.search.allocation import ALLOCATIONS
+from mmsearch.search.finalists import finalists
+from mmsearch.search.journal import Journal
+from mmsearch.search.simulate import Curve, Recorded, drive
+from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
+from mmsearch.search.space import Space, is_ensemble
+from mmsearch.search.study import Study
+from mmsearch.training import trial_id
+
+TABLES = Path(__file__).parent / "tables"
+SEEDS, POOL, TEST, CONFIRMED = 10, 5, 2000, 5
+TRIALS_PER_METHOD = 4
+MEAN_REGRET, WORST_REGRET, COST_SHARE, SAID = 1.0, 3.0, 0.25, 0.95
+
+CONDITIONS: dict[str, tuple[int, dict[str, Any]]] = {
+    "sound_dominates": (640, {"snr_db": -4.0}),
+    "sound_dominates_much": (640, {"snr_db": 2.0, "snr_spread": 0.0}),
+    "picture_dominates": (
+        640,
+        {"clutter": 0, "room": 0.1, "jitter": 0.3, "digit_px": 40.0, "motion": 4.0, "snr_db": -8.0, "time_var": 1.5},
+    ),
+    "alike": (640, {"clutter": 2, "room": 0.2, "jitter": 0.5, "digit_px": 40.0, "snr_db": -2.0}),
+    "both_needed": (640, {"pair": True, "n_classes": 9, "clutter": 2, "snr_db": 0.0}),
+    "both_needed_noisy": (640, {"pair": True, "n_classes": 4, "snr_db": -6.0}),
+    "sound_useless": (640, {"snr_db": -30.0, "clutter": 2, "digit_px": 40.0}),
+    "picture_useless": (640, {"contrast": 0.0, "snr_db": 0.0}),
+    "both_noisy": (640, {"snr_db": -10.0, "pix_noise": 0.3, "contrast": 0.6}),
+    "missing_sound": (640, {"p_missing_sound": 0.3, "clutter": 2}),
+    "wrong_labels": (640, {"label_noise": 0.2, "clutter": 2, "snr_db": -2.0}),
+    "few_clips": (200, {"clutter": 2, "snr_db": -2.0, "digit_px": 40.0}),
+    "many_clips": (1600, {"snr_db": -6.0}),
+    "few_classes": (640, {"n_classes": 3, "snr_db": -10.0}),
+}
+"""Clips of development and the dials, by condition."""
+
+SPACE = """\
+epochs: 9
+batch_size: 32
+encoders:
+  sound: map
+  frames: {name: image, size: 28}
+methods:
+  joint:
+  unimodal:
+  unimodal_teacher: {teacher: [ume, umt], weighting: lambda, init: scratch, level: prob}
+  uniform:
+  ogm: {ge: false, tensors: matrices}
+  opm:
+  mla:
+  mmpareto:
+  mmcosine:
+  qmf:
+  mslr:
+  inforeg: {window_rule: fisher}
+fusions:
+  concat:
+optimizers:
+  sgd: {lr: {low: 0.02, high: 0.3, log: true}, weight_decay: 0.0001}
+"""
+
+
+def generate(name: str) -> dict[str, np.ndarray]:
+    """The clips of a condition: the sound as a log mel spectrogram, one small picture."""
+    import torch
+    import torch.nn.functional as F
+    import torchaudio
+
+    from mmsearch.data.demo import render
+
+    count, dials = CONDITIONS[name]
+    config = DemoConfig(n_clips=count, **dials)
+    mel = torchaudio.transforms.MelSpectrogram(16000, n_fft=512, hop_length=640, n_mels=24, f_min=60)
+    found: dict[str, list[Any]] = {k: [] for k in ("sound", "frames", "label", "test", "group", "heard", "seen")}
+    for part, n in (("train", count), ("test", TEST)):
+        for i in range(n):
+            clip = render(config, part, i)
+            heard = clip.speech is not None and clip.noise is not None
+            wave = torch.from_numpy((clip.speech + clip.noise).astype("float32") if heard else np.zeros(16000, "f4"))
+            found["sound"].append(torch.log(mel(wave) + 1e-4).T.numpy())
+            shown = np.zeros((64, 64, 3), "u1") if clip.frames is None else clip.frames[3]
+            small = F.interpolate(torch.from_numpy(shown).permute(2, 0, 1)[None].float(), size=(28, 28), mode="area")
+            found["frames"].append(small.permute(0, 2, 3, 1).round().byte().numpy())
+            found["label"].append(config.classes.index(clip.label))
+            found["test"].append(part == "test")
+            found["group"].append(f"{part}-{clip.source}")
+            found["heard"].append(heard)
+            found["seen"].append(clip.frames is not None)
+    return {k: np.array(v) for k, v in found.items()}
+
+
+def clips(name: str, work: Path) -> Any:
+    """The clips of a condition, generated where they are not yet."""
+    from mmsearch.data.clips import ClipData
+
+    path = work / name / "clips.npz"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"fresh-{os.getpid()}.npz")
+        np.savez(fresh, **generate(name))
+        fresh.rename(path)
+    with np.load(path, allow_pickle=False) as known:
+        found = {k: known[k] for k in known.files}
+    sound, frames = found["sound"], found["frames"]
+    return ClipData.from_arrays(
+        {"sound": sound, "frames": frames},
+        found["label"],
+        modalities={
+            "sound": Modality("sound", "series", sound.shape[1:]),
+            "frames": Modality("frames", "image", frames.shape[1:]),
+        },
+        classes=DemoConfig(**CONDITIONS[name][1]).classes,
+        split=["test" if t else None for t in found["test"]],
+        group=found["group"],
+        present={"sound": found["heard"], "frames": found["seen"]},
+    )
+
+
+def space_for(data: Any, work: Path, seed: int = 0) -> Space:
+    """The search space of every condition."""
+    path = work / "space.yaml"
+    path.write_text(SPACE)
+    return Space.load(path, data.modalities, data=data.digest, seed=seed)
+
+
+def pool(space: Space) -> list[dict[str, Any]]:
+    """The documents of the pool: every paper setting, then random ones up to POOL of a method; the ensemble beside."""
+    study = Study(space, Journal(None), sampler="random")
+    documents: dict[str, dict[str, Any]] = {}
+    for method in space.methods:
+        own: dict[str, dict[str, Any]] = {}
+        for ask in study.paper(method):
+            own[ask.trial_id] = ask.document
+            study.issue(ask)
+        free = sum(is_ensemble(d) for d in own.values())
+        while len(own) - free < POOL and (ask := study.suggest(method)) is not None:
+            study.issue(ask)
+            if not is_ensemble(ask.document):
+                own[ask.trial_id] = ask.document
+        documents |= own
+    return list(documents.values())
+
+
+def train_table(name: str, seed: int, work: Path, left: Sequence[int]) -> None:
+    """The trainings of one seed of a condition, one line each."""
+    import torch
+
+    from mmsearch.training import train
+
+    torch.set_num_threads(1)
+    data = clips(name, work)
+    space = space_for(data, work)
+    documents = pool(space)
+    models = work / name / f"models-{seed}"
+    models.mkdir(parents=True, exist_ok=True)
+
+    def one(document: Mapping[str, Any], keep: Path | None = None) -> dict[str, Any]:
+        began = time.perf_counter()
+        run = train(
+            dict(document), data, teachers={u: models / t for u, t in document["teachers"].items()}, device="cpu"
+        )
+        val: list[float] = []
+        spent = 0.0
+        try:
+            for result in run:
+                spent = float(result.cost_joint_epochs)
+                if not result.rehearsal:
+                    val.append(round(float(result.score), 5))
+            if keep:
+                run.save_weights(keep)
+            select, test = run.evaluate("select"), run.evaluate("test")
+        except FloatingPointError as e:
+            return {"val": val[:-1] or [0.0], "cost": round(spent / max(1, len(val)), 4), "failed": str(e)}
+        right = (select.probabilities.argmax(1) == select.label)[np.argsort(select.index)]
+        return {
+            "val": val,
+            "select": round(float(select.accuracy), 5),
+            "right": np.packbits(right).tobytes().hex(),
+            "test": round(float(test.accuracy), 5),
+            "cost": round(spent / len(val), 4),
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+
+    for u in data.modalities:
+        teacher = space.teacher(u, seed=seed, fold=seed)
+        folder = models / trial_id(teacher)
+        if not folder.exists():
+            one(teacher, folder)
+    with (work / name / f"seed-{seed}.jsonl").open("a") as file:
+        for i in left:
+            moved = space.moved(documents[i], seed=seed, fold=seed)
+            file.write(json.dumps({"setting": i, "seed": seed, **one(moved)}) + "\n")
+            file.flush()
+
+
+def lines_of(name: str, work: Path) -> list[dict[str, Any]]:
+    """The trainings of a condition that are done; a line that a kill has torn is left out."""
+    found = []
+    for path in sorted((work / name).glob("seed-*.jsonl")):
+        for text in path.read_text().splitlines():
+            try:
+                found.append(json.loads(text))
+            except ValueError:
+                continue
+    return found
+
+
+def train_all(names: Sequence[str], work: Path, jobs: int) -> None:
+    """Every training of these conditions that is not there yet, a process a seed."""
+    for name in names:
+        have = {(line["setting"], line["seed"]) for line in lines_of(name, work)}
+        count = len(pool(space_for(clips(name, work), work)))
+        left = {s: [i for i in range(count) if (i, s) not in have] for s in range(SEEDS)}
+        began = time.perf_counter()
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as processes:
+            futures = [processes.submit(train_table, name, s, work, i) for s, i in left.items() if i]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                seconds = time.perf_counter() - began
+                print(f"{name}: {done} of {len(futures)} seeds, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def pack(names: Sequence[str], work: Path) -> None:
+    """The tables as files of the repository; a condition with trainings left to make is passed over."""
+    TABLES.mkdir(exist_ok=True)
+    for name in names:
+        lines = lines_of(name, work)
+        data = clips(name, work)
+        documents = pool(space_for(data, work))
+        if len({(line["setting"], line["seed"]) for line in lines}) < len(documents) * SEEDS:
+            print(f"{name}: {len(lines)} of {len(documents) * SEEDS} trainings; left out", file=sys.stderr)
+            continue
+        table = {
+            "condition": name,
+            "clips": CONDITIONS[name][0],
+            "dials": CONDITIONS[name][1],
+            "digest": data.digest,
+            "modalities": [m.to_dict() for m in data.modalities.values()],
+            "folds": [data.part("select", fold).tolist() for fold in range(SEEDS)],
+            "settings": documents,
+            "trainings": sorted(lines, key=lambda line: (line["setting"], line["seed"])),
+        }
+        path = TABLES / f"{name}.json.xz"
+        fresh = path.with_suffix(".fresh")
+        with lzma.open(fresh, "wt", preset=9) as file:
+            json.dump(table, file, separators=(",", ":"))
+        fresh.rename(path)
+        print(f"{path.name}: {len(lines)} trainings, {path.stat().st_size / 1e3:.0f} kB", file=sys.stderr)
+
+
+class Table(Recorded):
+    """A table as a world: the training of the nearest setting, on the seed that stands for the document's fold.
+
+    Args:
+        table: as packed.
+        order: the seeds of the table by fold: first the search's, then the confirmation's.
+    """
+
+    def __init__(self, table: Mapping[str, Any], order: Sequence[int]) -> None:
+        settings = table["settings"]
+        super().__init__([{**line, "document": settings[line["setting"]]} for line in table["trainings"]])
+        self.table, self.order = table, order
+        self.unused = [s for s in range(SEEDS) if s not in order]
+        tests: dict[int, dict[int, float]] = {}
+        for line in table["trainings"]:
+            tests.setdefault(line["setting"], {})[line["seed"]] = line.get("test", 0.0)
+        self.tests = tests
+
+    def curve(self, document: Mapping[str, Any], params: Mapping[str, Any]) -> Curve:
+        """See :class:`mmsearch.search.simulate.World`."""
+        seed = self.order[document["fold"]]
+        line = next(x for x in self._nearest(document) if x["seed"] == seed)
+        known, epochs = len(line["val"]), document["epochs"]
+        at_once = is_ensemble(document)
+        return Curve(
+            scores=[*line["val"], *line["val"][-1:] * (epochs - known)],
+            cost=line["cost"],
+            select=line.get("select", 0.0),
+            fails_at=known + 1 if "failed" in line else None,
+            at_once=at_once,
+            right=line.get("right"),
+        )
+
+    def truth(self, document: Mapping[str, Any]) -> float:
+        """The mean on test over the seeds that the replay has not used."""
+        return self.value(self._nearest(document)[0]["setting"])
+
+    def value(self, setting: int) -> float:
+        """The truth of a setting of the pool."""
+        return float(np.mean([self.tests[setting][s] for s in self.unused]))
+
+    def overall(self, setting: int) -> float:
+        """The mean on test over all seeds, by which the best setting is known."""
+        return float(np.mean(list(self.tests[setting].values())))
+
+    def best(self, *methods: str) -> int:
+        """The setting with the highest mean over all seeds, of these methods or of all."""
+        of = [i for i, d in enumerate(self.table["settings"]) if not methods or d["method"]["name"] in methods]
+        return max(of, key=self.overall)
+
+
+def load(name: str) -> dict[str, Any]:
+    """A packed table."""
+    with lzma.open(TABLES / f"{name}.json.xz", "rt") as file:
+        return json.load(file)
+
+
+@functools.cache
+def _loaded(name: str) -> dict[str, Any]:
+    return load(name)
+
+
+def replay(name: str, number: int) -> dict[str, Any]:
+    """One sweep against a table, and what it and the simple rules beside it are worth."""
+    import tempfile
+
+    table = _loaded(name)
+    order = np.random.default_rng([number, len(name)]).permutation(SEEDS)[: 1 + CONFIRMED].tolist()
+    world = Table(table, order)
+    modalities = {m["name"]: Modality(m["name"], m["kind"], tuple(m["shape"])) for m in table["modalities"]}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "space.yaml").write_text(SPACE)
+        space = Space.load(Path(folder) / "space.yaml", modalities, data=table["digest"], seed=number)
+    study = Study(space, Journal(None))
+    trials = TRIALS_PER_METHOD * len(space.methods)
+    search = SearchSource(study, trials=trials, allocation=ALLOCATIONS["equal"]())
+    cost = drive(study, Chain({"teachers": TeacherSource(study), "search": search}), world, slots=1).cost
+    rows = functools.cache(lambda fold: np.array(table["folds"][order[fold]]))
+    over = functools.partial(settled, rows=rows, planned=CONFIRMED)
+    cost += drive(study, ConfirmSource(study, finalists, seeds=CONFIRMED, settled=over), world, slots=1).cost
+    decision = decide(finalists_of(study.records, rows), planned=CONFIRMED)
+    done = [r for r in study.records.values() if r.searched and r.state == "complete" and r.score is not None]
+    best = world.value(world.best())
+    joint = world.value(world.best("joint"))
+
+    def regret(method: str | None) -> float:
+        among = [r for r in done if method in (None, r.method)]
+        return best - world.truth(max(among, key=lambda r: r.score or 0.0).document) if among else math.nan
+
+    whole = sum(line["cost"] * len(line["val"]) for line in table["trainings"])
+    return {
+        "condition": name,
+        "kind": decision.kind,
+        "method": decision.chosen.method,
+        "regret": best - world.truth(decision.chosen.config),
+        "joint": regret("joint"),
+        "mmpareto": regret("mmpareto"),
+        "argmax": regret(None),
+        "gain": world.truth(decision.chosen.config) - joint,
+        "none_helps": world.overall(world.best()) - world.overall(world.best("joint")) < MARGIN,
+        "cost": cost / whole,
+    }
+
+
+def upper(values: Sequence[float]) -> float:
+    """The upper end of the 95 % interval of a mean (percentile bootstrap)."""
+    x = np.asarray(values)
+    return float(np.quantile(x[np.random.default_rng(0).integers(0, len(x), (5000, len(x)))].mean(1), 0.975))
+
+
+def report(found: Sequence[Mapping[str, Any]]) -> int:
+    """The table of the replays; exit status."""
+    print(
+        "| condition | regret, points | upper bound | joint | MMPareto | argmax | gain over joint | share of the cost "
+        "| method | modality | baseline | no clear winner | no method helps |\n|" + "---|" * 13
+    )
+    names = list(dict.fromkeys(f["condition"] for f in found))
+    missed = []
+    for name in [*names, None]:
+        of = [f for f in found if name in (None, f["condition"])]
+        mean = {
+            k: 100 * float(np.nanmean([f[k] for f in of])) for k in ("regret", "joint", "mmpareto", "argmax", "gain")
+        }
+        high = 100 * upper([f["regret"] for f in of])
+        kinds = [np.mean([f["kind"] == k for f in of]) for k in ("method", "unimodal", "baseline", "no_clear_winner")]
+        true = f"{np.mean([f['none_helps'] for f in of]):.0%}" if name is None else "yes" if of[0]["none_helps"] else ""
+        cost = float(np.mean([f["cost"] for f in of]))
+        cells = [name or "all", f"{mean['regret']:.2f}", f"{high:.2f}"]
+        cells += [f"{mean[k]:.2f}" for k in ("joint", "mmpareto", "argmax")] + [f"{mean['gain']:+.2f}", f"{cost:.0%}"]
+        print("| " + " | ".join([*cells, *(f"{k:.0%}" for k in kinds), true]) + " |")
+        bound = MEAN_REGRET if name is None else WORST_REGRET
+        if high > bound:
+            missed.append(f"{name or 'all'}: regret up to {high:.2f} points, at most {bound:g}")
+        if cost > COST_SHARE:
+            missed.append(f"{name or 'all'}: {cost:.0%} of the table's cost, at most {COST_SHARE:.0%}")
+        if name and of[0]["none_helps"] and kinds[0] + kinds[1] > 1 - SAID:
+            missed.append(f"{name}: a winner in {kinds[0] + kinds[1]:.0%} of replays where no method helps")
+    for line in missed:
+        print(f"missed: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["train", "pack", "replay"])
+    parser.add_argument("--work", type=Path, default=Path("runs/tables"), help="folder of the trainings")
+    parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
+    parser.add_argument("--replays", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args()
+    if args.part == "train":
+        train_all(args.conditions, args.work, args.jobs)
+    elif args.part == "pack":
+        pack(args.conditions, args.work)
+    else:
+        names = [n for n in args.conditions if (TABLES / f"{n}.json.xz").exists()]
+        tasks = list(itertools.product(names, range(args.replays)))
+        with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
+            return report(list(processes.map(replay, *zip(*tasks, strict=True), chunksize=10)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
