@@ -15,8 +15,7 @@ The rule, and why:
      estimate on two seeds is no ground for a verdict.
    - else `no_clear_winner`: someone leads by more than the margin, but not beyond the noise. No claim is made, but
      something has to be trained: of joint training and those with a higher mean, none of which is told apart, step
-     4's choice is handed over, the highest mean among the cheapest. Insisting on joint training instead costs 0.2
-     points of accuracy on average in simulation (docs/search.md).
+     4's choice is handed over, the highest mean among the cheapest.
 4. **Something beats joint**: the leader is the highest mean among those that do. Those of them that are not worse
    than the leader beyond the noise (paired, Holm) are *tied* with it, and among the tied the **cheapest** is
    chosen, with its teachers charged in full: who cannot tell two results apart should not pay for the dearer. Costs
@@ -44,7 +43,6 @@ from scipy import stats
 
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend.statistics import (
-    FEW_SEEDS,
     LEVEL,
     Interval,
     Noise,
@@ -56,12 +54,16 @@ from mmsearch.recommend.statistics import (
     spent,
 )
 from mmsearch.search.blocks import fit
+from mmsearch.search.finalists import FEW_SEEDS
 
 MARGIN = 0.005
 """The smallest gain in accuracy worth another recipe: half a point."""
 
 FALSE_WINNER = 0.01
 """The chance that something is declared better than joint training where nothing is."""
+
+ONE_LOOK = 2 * FALSE_WINNER
+"""What a two-sided p-value is held against where nobody looked before."""
 
 DRAWS = 20_000
 """Draws behind a chance of being the best."""
@@ -219,7 +221,7 @@ class Decision:
         half = float(stats.t.ppf((1 + LEVEL) / 2, d.freedom))
         one_seed = (d.high - d.low) / 2 / half * math.sqrt(len(d.values))
         for seeds in range(len(d.values) + 1, most + 1):
-            level = spent(seeds, seeds, 2 * FALSE_WINNER) / rivals
+            level = spent(seeds, seeds, ONE_LOOK) / rivals
             freedom = max(1.0, d.freedom / len(d.values) * seeds)
             if d.mean > float(stats.t.isf(level / 2, freedom)) * one_seed / math.sqrt(seeds):
                 return seeds
@@ -295,7 +297,7 @@ def decide(
     reference = max(joints, key=lambda f: f.mean)
     others = [f for f in finalists if f is not reference and f.select]
     noise = pooled_noise([f.select for f in contenders])
-    level = 2 * FALSE_WINNER
+    level = ONE_LOOK
     if planned is not None:
         level = spent(len(reference.select), max(len(reference.select), planned), level)
     against_joint = compare([(f, reference) for f in others], level, resolution, noise)

@@ -14,7 +14,7 @@ from typing import Any
 from mmsearch.fusion import OWN
 from mmsearch.recommend.decision import (
     BASELINE,
-    FALSE_WINNER,
+    ONE_LOOK,
     UNIMODAL,
     Decision,
     Finalist,
@@ -42,7 +42,7 @@ def fusion_evidence(
     chosen = decision.chosen
     rivals = [f for f in finalists if f.method == chosen.method and f.fusion != chosen.fusion]
     labels = labels_of(finalists)
-    confirmed = compare([(chosen, f) for f in rivals], 2 * FALSE_WINNER, resolution, decision.noise)
+    confirmed = compare([(chosen, f) for f in rivals], ONE_LOOK, resolution, decision.noise)
     tried: dict[str, list[float]] = {}
     for r in records.values():
         if r.method == chosen.method != UNIMODAL and r.searched and r.state == "complete" and r.score is not None:
@@ -95,7 +95,7 @@ def _under(
     whole = [e for e in entries if not e[2].dropped]
     best = max(whole, key=lambda e: e[2].mean)
     others = [e for e in entries if e is not best]
-    behind = compare([(best[2], f) for *_, f in others], 2 * FALSE_WINNER, resolution)
+    behind = compare([(best[2], f) for *_, f in others], ONE_LOOK, resolution)
     against = {id(c.b): c for c in behind}
     labels = labels_of(finalists)
     fusions: list[dict[str, Any]] = []

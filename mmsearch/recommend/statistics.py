@@ -35,12 +35,10 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from mmsearch.search.blocks import fit
+from mmsearch.search.finalists import FEW_SEEDS
 
 LEVEL = 0.95
 """The coverage of every interval."""
-
-FEW_SEEDS = 3
-"""Below this many seeds nothing is pooled, and a verdict needs a gap beyond a difference's own interval."""
 
 Right = Mapping[int, tuple[np.ndarray, np.ndarray]]
 """By seed the clips (rows of the dataset, ascending) and whether the finalist was right on each."""
@@ -108,7 +106,7 @@ def pooled_noise(scores: Sequence[Mapping[int, float]]) -> Noise | None:
         scores: per finalist the value of each seed that it has.
 
     Returns:
-        None unless there are two finalists or more and :data:`FEW_SEEDS` seeds or more.
+        None unless there are two finalists or more and FEW_SEEDS seeds or more.
     """
     if len(scores) < 2 or len(set().union(*scores)) < FEW_SEEDS:
         return None
@@ -253,7 +251,7 @@ def spent(looks: int, planned: int, level: float) -> float:
     they hold the level whatever the dependence is.
 
     Args:
-        looks: seeds so far; before :data:`FEW_SEEDS` nobody looks.
+        looks: seeds so far; before FEW_SEEDS nobody looks.
         planned: seeds at most.
         level: of the whole.
     """

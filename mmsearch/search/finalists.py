@@ -16,7 +16,7 @@ FIRST_SEEDS = 1
 """Seeds of every finalist before any is dropped."""
 
 FEW_SEEDS = 3
-"""Seeds after which the confirmation ends where joint training beats everything else."""
+"""Seeds from which on anybody looks: the confirmation may end, noise is pooled, and an estimate may give a verdict."""
 
 DROP_LEVEL = 0.2
 """One-sided: a finalist is dropped where its gap to the leader would be as large by noise in this share of cases."""
