@@ -14,8 +14,8 @@ from mmsearch import __version__
 from mmsearch.errors import MMSearchError, nearest
 
 COMMANDS = (
-    "sweep", "resume", "extend", "status", "show", "recommend", "diagnose", "report", "methods", "fusions", "demo",
-    "predict", "export", "train", "manifest", "prepare", "store", "validate",
+    "sweep", "resume", "extend", "status", "show", "recommend", "diagnose", "report", "compare", "methods",
+    "fusions", "demo", "predict", "export", "train", "manifest", "prepare", "store", "validate",
 )  # fmt: skip
 """In the order of the help."""
 

@@ -74,6 +74,13 @@ _ALWAYS = (BASELINE, UNIMODAL)
 EQUAL_COST = 1.1
 
 
+def method_label(method: Mapping[str, Any]) -> str:
+    """A trial document's method as printed: `uniform`, `frames alone`, `unimodal_teacher (ume)`."""
+    if method["name"] == UNIMODAL and method.get("modality"):
+        return f"{method['modality']} alone"
+    return f"{method['name']} ({method['teacher']})" if method.get("teacher") else str(method["name"])
+
+
 @dataclasses.dataclass(frozen=True)
 class Finalist:
     """One configuration confirmed on fresh seeds.
@@ -120,11 +127,8 @@ class Finalist:
     @property
     def label(self) -> str:
         """As printed: `uniform · concat`, `frames alone`, `unimodal_teacher (ume)`."""
-        if self.modality:
-            return f"{self.modality} alone"
-        teacher = self.config["method"].get("teacher")
-        name = f"{self.method} ({teacher})" if teacher else self.method
-        return name if self.fusion == "own" else f"{name} · {self.fusion}"
+        name = method_label(self.config["method"])
+        return name if self.modality or self.fusion == "own" else f"{name} · {self.fusion}"
 
     @property
     def full_cost(self) -> float:
