@@ -15,7 +15,7 @@ from mmsearch.errors import MMSearchError, nearest
 
 COMMANDS = (
     "sweep", "resume", "extend", "status", "show", "recommend", "diagnose", "report", "compare", "methods",
-    "fusions", "demo", "predict", "export", "train", "manifest", "prepare", "store", "validate",
+    "fusions", "demo", "predict", "export", "train", "manifest", "prepare", "store", "validate", "cluster",
 )  # fmt: skip
 """In the order of the help."""
 
