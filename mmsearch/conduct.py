@@ -22,7 +22,7 @@ from mmsearch.recommend.card import resolution_of, select_rows
 from mmsearch.recommend.conclude import conclude
 from mmsearch.recommend.evidence import settled
 from mmsearch.search.allocation import ALLOCATIONS
-from mmsearch.search.cluster import Resources, connect, disconnect, quiet
+from mmsearch.search.cluster import Resources, check_shared, connect, disconnect, quiet
 from mmsearch.search.costs import measured
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
@@ -67,6 +67,7 @@ def conduct(
     """
     log = out / "logs" / "ray.log"
     with quiet(log) if resume else _fresh(out, log) as stream, _ray(address, arguments) as resources:
+        check_shared(out)
         trackers = Trackers(arguments.log, out)
         if not resume:
             _record(out, arguments, space_file)

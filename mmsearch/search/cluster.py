@@ -8,16 +8,19 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 import ray
 from ray._private.state import state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mmsearch.errors import MMSearchError
 
 _REFRESH_S = 5.0
+_ANSWER_S = 60.0
 
 SHAPES = 3
 """Resource shapes of a sweep at most: a worker is used again only by trials of its own shape, and starts slowly."""
@@ -138,6 +141,47 @@ def connect(
                 f"the largest machine of the cluster has {have:g}"
             )
     return resources
+
+
+def check_shared(out: Path) -> None:
+    """Checks that every machine that the cluster has now sees a run's folder, by looking for a file there.
+
+    Raises:
+        MMSearchError: one of them does not.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here}
+    if not others:
+        return
+    mark = out / f".seen-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        asked = {
+            _is_there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(mark): name
+            for node, name in others.items()
+        }
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+        blind = sorted(asked[answer] for answer in answered if not _told(answer))
+    finally:
+        mark.unlink(missing_ok=True)
+    if blind:
+        raise MMSearchError(
+            f"--out: {out} is a folder of this machine alone; {', '.join(blind)} of the cluster cannot see it, and its "
+            "trials would be lost there; give a folder on storage that every machine mounts"
+        )
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _is_there(path: Path) -> bool:
+    return path.is_file()
+
+
+def _told(answer: ray.ObjectRef) -> bool:
+    """The answer of a machine; one that has gone since sees nothing wrong."""
+    try:
+        return bool(ray.get(answer))
+    except ray.exceptions.RayError:
+        return True
 
 
 def disconnect() -> None:
