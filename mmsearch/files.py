@@ -17,14 +17,19 @@ _STORAGE = {
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text under a temporary name and renames it, replacing an older file in one step.
+    """As :func:`write_bytes`, a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name and renames it, replacing an older one in one step.
 
     Raises:
         MMSearchError: the place cannot be written to.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as e:
         fresh.unlink(missing_ok=True)

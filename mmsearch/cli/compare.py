@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mmsearch.cli.recommend import recorded
 from mmsearch.errors import MMSearchError
-from mmsearch.recommend.compare import Comparison, Sweep, compare
+from mmsearch.recommend.compare import LEVEL, Comparison, Sweep, compare
 from mmsearch.recommend.words import count, joint_epochs, listed, points, points_interval
 from mmsearch.search.journal import read_events
 
@@ -75,7 +75,7 @@ def sentences(found: Comparison) -> list[str]:
         f"{found.critical_difference:.2f} on (Nemenyi, 5 %).",
     ]
     if found.p is not None:
-        alike = "the methods are not shown to differ at all" if found.p >= 0.05 else "the methods differ"
+        alike = "the methods are not shown to differ at all" if found.p >= LEVEL else "the methods differ"
         say.append(f"Friedman's test (Iman and Davenport): p = {found.p:.2g}; {alike}.")
     if found.critical_difference >= len(names) - 1:
         say.append(f"No ranks of {datasets} can be so far apart: more datasets are needed for any claim.")

@@ -20,6 +20,7 @@ from mmsearch.recommend.decision import method_label
 from mmsearch.search.trials import Records, records
 
 LEVEL = 0.05
+"""Of every test and interval here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +161,8 @@ def compare(sweeps: Sequence[Sweep], budget: float | None = None) -> Comparison:
     """
     _check(sweeps)
     every = list(dict.fromkeys(m for s in sweeps for m in s.gains))
-    missing = {m: [s.name for s in sweeps if m not in s.gains] for m in every}
-    methods = [m for m in every if not missing[m]]
+    missing = {m: lacking for m in every if (lacking := [s.name for s in sweeps if m not in s.gains])}
+    methods = [m for m in every if m not in missing]
     if len(methods) < 2:
         raise MMSearchError(f"nothing to compare: the runs have only {', '.join(methods) or 'no method'} in common")
     gains = np.array([[s.gains[m] for m in methods] for s in sweeps])
@@ -191,7 +192,7 @@ def compare(sweeps: Sequence[Sweep], budget: float | None = None) -> Comparison:
         width,
         cliques([p.rank for p in places], width),
         budgets,
-        {m: lacking for m, lacking in missing.items() if lacking},
+        missing,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from mmsearch.errors import MMSearchError
+from mmsearch.files import write_bytes
 from mmsearch.recommend.compare import Comparison
 
 FORMATS = (".svg", ".png", ".pdf")
@@ -56,11 +57,7 @@ def write(path: Path, found: Comparison) -> None:
     """
     if path.suffix.lower() not in FORMATS:
         raise MMSearchError(f"{path}: a picture ends in {', '.join(FORMATS)}")
-    fresh = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with mpl.rc_context({"svg.hashsalt": "mmsearch", "svg.fonttype": "none"}):
-            draw(found).savefig(fresh, dpi=150, facecolor="white")
-        fresh.replace(path)
-    except OSError as e:
-        fresh.unlink(missing_ok=True)
-        raise MMSearchError(f"{path}: cannot be written: {e.strerror or e}") from e
+    picture = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "mmsearch", "svg.fonttype": "none"}):
+        draw(found).savefig(picture, format=path.suffix[1:].lower(), dpi=150, facecolor="white")
+    write_bytes(path, picture.getvalue())

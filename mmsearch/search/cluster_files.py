@@ -51,14 +51,12 @@ def _launcher(file: Document) -> Iterator[str]:
     schema = json.loads((importlib.resources.files("ray.autoscaler") / "ray-schema.json").read_text())
     found = list(_against(file, file.data, schema))
     yield from found
-    kind = (file.data.get("provider") or {}).get("type")
-    if kind not in _NODE_PROVIDERS:
-        yield f"{file.at('provider', 'type')}: unknown provider {kind!r}{nearest(str(kind), _NODE_PROVIDERS)}"
-        return
-    types = file.data.get("available_node_types") or {}
-    head = file.data.get("head_node_type")
-    if head not in types:
-        yield f"{file.at('head_node_type')}: no node type {head!r}{nearest(str(head), types)}"
+    provider, types = file.data.get("provider"), file.data.get("available_node_types")
+    kind, head = provider.get("type") if isinstance(provider, dict) else None, file.data.get("head_node_type")
+    if isinstance(kind, str) and kind not in _NODE_PROVIDERS:
+        yield f"{file.at('provider', 'type')}: unknown provider {kind!r}{nearest(kind, _NODE_PROVIDERS)}"
+    elif isinstance(types, dict) and isinstance(head, str) and head not in types:
+        yield f"{file.at('head_node_type')}: no node type {head!r}{nearest(head, types)}"
     elif not found:
         logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
         try:

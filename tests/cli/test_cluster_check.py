@@ -43,6 +43,8 @@ def test_file_begins_with_what_to_edit_and_how_to_check_it(name: str) -> None:
         (AWS, "min_workers: 0", "min_worker: 0", "has no 'min_worker'; did you mean 'min_workers'?"),
         (AWS, "head_node_type: head", "head_node_type: haed", "no node type 'haed'; did you mean 'head'?"),
         (AWS, "idle_timeout_minutes: 5", "idle_timeout_minutes: soon", "is 'soon', not of type number"),
+        (AWS, "provider:\n  type: aws\n  region: us-west-2\n", "provider: aws\nx:\n", "is 'aws', not of type object"),
+        (AWS, "head_node_type: head", "head_node_type: []", "is [], not of type string"),
         (AWS, "type: aws", "type: awss", "unknown provider 'awss'; did you mean 'aws'?"),
         (AWS, "ray2.60.0", "ray2.59.0", "ray 2.59.0, but 2.60.0 is installed here"),
         (AWS, "mmsearch:0.1.0-ray2.60.0", "mmsearch:0.0.9-ray2.60.0", "mmsearch 0.0.9, but 0.1.0 is installed"),

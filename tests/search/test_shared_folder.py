@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import json, os, sys, tempfile
+import json, os, sys
 from pathlib import Path
 
 import ray
