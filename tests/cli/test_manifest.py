@@ -97,7 +97,7 @@ def test_both_files_are_whole_or_what_was_there_before(clips, tmp_path, capsys, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (clips / "a" / "more.mp4").touch()
-    monkeypatch.setattr(files.Path, "write_text", full)
+    monkeypatch.setattr(files.Path, "write_bytes", full)
     assert run("folder", clips, "--out", out, "--force") == 2
     assert "manifest.csv: cannot be written: No space left on device" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
