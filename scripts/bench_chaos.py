@@ -224,8 +224,11 @@ class Machines:
     """A cluster of nodes on this machine, of which any but the head may be killed."""
 
     def __init__(self, slots: int) -> None:
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
 
+        # Ray notes a cluster's address in its usual folder, which a machine that never ran Ray has not.
+        os.makedirs(get_default_ray_temp_dir(), exist_ok=True)
         self._folder = tempfile.mkdtemp(prefix="chaos", dir="/tmp")
         self._cluster = Cluster()
         self._cluster.add_node(
