@@ -60,6 +60,7 @@ optimizers:
   sgd:
 """
 TRIALS, SEEDS = 9, 3
+"""Trials of the search for each that runs at a time, so that what is not killed does not end the sweep too early."""
 PATIENCE = 600.0
 """Seconds without a moment that was waited for, after which the bench gives up."""
 
@@ -150,7 +151,7 @@ def space_of(run: Path) -> Any:
     return Space.load(run / "space.yaml", data.modalities, data=data.digest)
 
 
-def source_of(study: Any) -> Any:
+def source_of(study: Any, slots: int) -> Any:
     """What the generated sweep asks."""
     from mmsearch.search.finalists import finalists
     from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -158,7 +159,7 @@ def source_of(study: Any) -> Any:
     return Chain(
         {
             "teachers": TeacherSource(study),
-            "search": SearchSource(study, trials=TRIALS),
+            "search": SearchSource(study, trials=TRIALS * slots),
             "confirm": ConfirmSource(study, finalists, seeds=SEEDS),
         }
     )
@@ -189,13 +190,13 @@ def child(run: Path, address: str, slots: int) -> None:
         study = Study(space_of(run), journal)
         resources = cluster.connect(address, cpus_per_trial=1, gpus_per_trial=0)
         resources.concurrent = slots
-        source = source_of(study)
+        source = source_of(study, slots)
         runner.run(source, study, run, resources, checkpoint_seconds=0.0, trial_class=StandInTrial)
         concluded(run, study)
         cluster.disconnect()
 
 
-def undisturbed(run: Path) -> None:
+def undisturbed(run: Path, slots: int) -> None:
     """The generated sweep one trial at a time, in this process, without Ray and without kills."""
     from mmsearch.search.job import figures_of
     from mmsearch.search.journal import Journal
@@ -204,7 +205,7 @@ def undisturbed(run: Path) -> None:
 
     with Journal(run) as journal:
         study = Study(space_of(run), journal)
-        source = source_of(study)
+        source = source_of(study, slots)
         while (ask := source.next()) is not FINISHED:
             study.issue(ask)
             study.started(ask.trial_id, 0)
@@ -303,7 +304,7 @@ class Sweep:
             command = [
                 "-m", "mmsearch", "sweep", "--dataset", str(self.folder.parent / "clips/dataset.yaml"),
                 "--space", str(self.folder.parent / "clips/space.yaml"), "--out", str(self.run),
-                "--trials", str(TRIALS), "--seeds", str(SEEDS), "--address", address, "--plain",
+                "--trials", str(TRIALS * self._slots), "--seeds", str(SEEDS), "--address", address, "--plain",
             ]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MMSEARCH_CACHE": str(self.folder.parent / "cache")}
         with (self.folder / "output.log").open("ab") as log:
@@ -319,11 +320,21 @@ class Sweep:
         """Epochs heard of and trials told: what a kill does not repeat."""
         return sum(e["event"] in ("epoch", "told") for e in self.events())
 
-    def reach(self, moment: int) -> bool:
-        """Waits for so much progress; False where the sweep has ended before."""
+    def recovered(self) -> bool:
+        """Whether every trial whose worker was lost has been heard of since: four losses at one point are its fault."""
+        waiting: set[str] = set()
+        for e in self.events():
+            if e["event"] == "lost":
+                waiting.add(e["trial_id"])
+            elif e["event"] in ("epoch", "told"):
+                waiting.discard(e["trial_id"])
+        return not waiting
+
+    def reach(self, moment: int, recovered: bool) -> bool:
+        """Waits for so much progress and, where asked, a recovery; False where the sweep has ended before."""
         assert self.process is not None
         deadline = time.monotonic() + PATIENCE
-        while self.progress() < moment:
+        while self.progress() < moment or (recovered and not self.recovered()):
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > deadline:
@@ -355,11 +366,11 @@ def torment(
     """
     sweep.begin()
     for number, moment in enumerate(moments):
-        if not sweep.reach(moment):
+        what = ("driver", "worker", "node")[number % 3] if number < 3 else str(rng.choice(["driver", "worker", "node"]))
+        if not sweep.reach(moment, recovered=what == "worker"):
             break
         time.sleep(float(rng.uniform(0, 0.3)))
         assert sweep.process is not None
-        what = ("driver", "worker", "node")[number % 3] if number < 3 else str(rng.choice(["driver", "worker", "node"]))
         if what == "driver":
             sweep.process.send_signal(signal.SIGKILL)
             sweep.process.wait()
@@ -485,7 +496,7 @@ def trial(
     began = time.monotonic()
     if problem == "generated" and not reference:
         sweep = Sweep(problem, folder, None, slots, nap)
-        undisturbed(sweep.run)
+        undisturbed(sweep.run, slots)
         return sweep, []
     machines = Machines(slots)
     try:
@@ -520,7 +531,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], metavar="N", help="trials at a time")
     parser.add_argument("--kills", type=int, default=20, metavar="N")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the moments, a run each")
-    parser.add_argument("--nap", type=float, default=0.15, metavar="SECONDS", help="of a stand-in's epoch")
+    parser.add_argument("--nap", type=float, default=0.4, metavar="SECONDS", help="of a stand-in's epoch")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -33,7 +33,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -57,28 +57,28 @@ from mmsearch.search.study import Study
 from mmsearch.training import trial_id
 
 TABLES = Path(__file__).parent / "tables"
-SEEDS, POOL, TEST, CONFIRMED = 10, 5, 2000, 5
+SEEDS, POOL, TEST, CONFIRMED = 10, 4, 2000, 5
 TRIALS_PER_METHOD = 4
 MEAN_REGRET, WORST_REGRET, COST_SHARE, SAID = 1.0, 3.0, 0.25, 0.95
 
 CONDITIONS: dict[str, tuple[int, dict[str, Any]]] = {
-    "sound_dominates": (640, {"snr_db": -4.0}),
-    "sound_dominates_much": (640, {"snr_db": 2.0, "snr_spread": 0.0}),
+    "sound_dominates": (800, {"snr_db": 0.0, "clutter": 3, "digit_px": 40.0}),
+    "sound_dominates_much": (800, {"snr_db": 8.0, "snr_spread": 0.0, "clutter": 4}),
     "picture_dominates": (
-        640,
-        {"clutter": 0, "room": 0.1, "jitter": 0.3, "digit_px": 40.0, "motion": 4.0, "snr_db": -8.0, "time_var": 1.5},
+        800,
+        {"clutter": 0, "room": 0.1, "jitter": 0.3, "digit_px": 48.0, "motion": 4.0, "snr_db": -4.0, "time_var": 1.5},
     ),
-    "alike": (640, {"clutter": 2, "room": 0.2, "jitter": 0.5, "digit_px": 40.0, "snr_db": -2.0}),
-    "both_needed": (640, {"pair": True, "n_classes": 9, "clutter": 2, "snr_db": 0.0}),
-    "both_needed_noisy": (640, {"pair": True, "n_classes": 4, "snr_db": -6.0}),
-    "sound_useless": (640, {"snr_db": -30.0, "clutter": 2, "digit_px": 40.0}),
-    "picture_useless": (640, {"contrast": 0.0, "snr_db": 0.0}),
-    "both_noisy": (640, {"snr_db": -10.0, "pix_noise": 0.3, "contrast": 0.6}),
-    "missing_sound": (640, {"p_missing_sound": 0.3, "clutter": 2}),
-    "wrong_labels": (640, {"label_noise": 0.2, "clutter": 2, "snr_db": -2.0}),
-    "few_clips": (200, {"clutter": 2, "snr_db": -2.0, "digit_px": 40.0}),
-    "many_clips": (1600, {"snr_db": -6.0}),
-    "few_classes": (640, {"n_classes": 3, "snr_db": -10.0}),
+    "alike": (800, {"clutter": 0, "room": 0.2, "jitter": 0.5, "digit_px": 44.0, "snr_db": 2.0}),
+    "both_needed": (800, {"pair": True, "n_classes": 9, "clutter": 1, "digit_px": 44.0, "room": 0.2, "snr_db": 4.0}),
+    "both_needed_noisy": (800, {"pair": True, "n_classes": 4, "clutter": 2, "digit_px": 40.0, "snr_db": -4.0}),
+    "sound_useless": (800, {"snr_db": -30.0, "clutter": 0, "room": 0.2, "digit_px": 44.0}),
+    "picture_useless": (800, {"contrast": 0.0, "snr_db": 4.0}),
+    "both_noisy": (800, {"snr_db": -5.0, "pix_noise": 0.3, "clutter": 0, "room": 0.2, "digit_px": 44.0}),
+    "missing_sound": (800, {"p_missing_sound": 0.3, "snr_db": 4.0, "clutter": 1, "digit_px": 40.0}),
+    "wrong_labels": (800, {"label_noise": 0.15, "clutter": 0, "room": 0.2, "digit_px": 44.0, "snr_db": 4.0}),
+    "few_clips": (320, {"clutter": 0, "room": 0.1, "digit_px": 48.0, "jitter": 0.3, "snr_db": 6.0}),
+    "many_clips": (1600, {"snr_db": -2.0, "clutter": 3, "digit_px": 36.0}),
+    "few_classes": (800, {"n_classes": 3, "snr_db": -4.0, "clutter": 3, "digit_px": 36.0}),
 }
 """Clips of development and the dials, by condition."""
 
@@ -87,7 +87,7 @@ epochs: 9
 batch_size: 32
 encoders:
   sound: map
-  frames: {name: image, size: 28}
+  frames: image
 methods:
   joint:
   unimodal:
@@ -104,30 +104,28 @@ methods:
 fusions:
   concat:
 optimizers:
-  sgd: {lr: {low: 0.02, high: 0.3, log: true}, weight_decay: 0.0001}
+  sgd: {lr: {low: 0.01, high: 0.05, log: true}, weight_decay: 0.0001}
 """
 
 
-def generate(name: str) -> dict[str, np.ndarray]:
-    """The clips of a condition: the sound as a log mel spectrogram, one small picture."""
+def generate(config: DemoConfig, test: int = TEST) -> dict[str, np.ndarray]:
+    """The clips of a condition, all of `n_clips` development: a log mel spectrogram and one small picture each."""
     import torch
     import torch.nn.functional as F
     import torchaudio
 
     from mmsearch.data.demo import render
 
-    count, dials = CONDITIONS[name]
-    config = DemoConfig(n_clips=count, **dials)
-    mel = torchaudio.transforms.MelSpectrogram(16000, n_fft=512, hop_length=640, n_mels=24, f_min=60)
+    mel = torchaudio.transforms.MelSpectrogram(16000, n_fft=512, hop_length=1280, n_mels=24, f_min=60)
     found: dict[str, list[Any]] = {k: [] for k in ("sound", "frames", "label", "test", "group", "heard", "seen")}
-    for part, n in (("train", count), ("test", TEST)):
+    for part, n in (("train", config.n_clips), ("test", test)):
         for i in range(n):
             clip = render(config, part, i)
             heard = clip.speech is not None and clip.noise is not None
             wave = torch.from_numpy((clip.speech + clip.noise).astype("float32") if heard else np.zeros(16000, "f4"))
             found["sound"].append(torch.log(mel(wave) + 1e-4).T.numpy())
             shown = np.zeros((64, 64, 3), "u1") if clip.frames is None else clip.frames[3]
-            small = F.interpolate(torch.from_numpy(shown).permute(2, 0, 1)[None].float(), size=(28, 28), mode="area")
+            small = F.interpolate(torch.from_numpy(shown).permute(2, 0, 1)[None].float(), size=(16, 16), mode="area")
             found["frames"].append(small.permute(0, 2, 3, 1).round().byte().numpy())
             found["label"].append(config.classes.index(clip.label))
             found["test"].append(part == "test")
@@ -137,37 +135,55 @@ def generate(name: str) -> dict[str, np.ndarray]:
     return {k: np.array(v) for k, v in found.items()}
 
 
-def clips(name: str, work: Path) -> Any:
-    """The clips of a condition, generated where they are not yet."""
-    from mmsearch.data.clips import ClipData
+def config_of(name: str) -> DemoConfig:
+    """The dials of a condition."""
+    count, dials = CONDITIONS[name]
+    return DemoConfig(n_clips=count, **dials)
 
-    path = work / name / "clips.npz"
+
+def generated(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of a file, which is made first where it is not there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f"fresh-{os.getpid()}.npz")
-        np.savez(fresh, **generate(name))
+        np.savez(fresh, **make())
         fresh.rename(path)
     with np.load(path, allow_pickle=False) as known:
-        found = {k: known[k] for k in known.files}
-    sound, frames = found["sound"], found["frames"]
+        return {k: known[k] for k in known.files}
+
+
+def data_of(found: Mapping[str, np.ndarray], kinds: Mapping[str, str], classes: Sequence[str]) -> Any:
+    """Generated clips as a dataset.
+
+    Args:
+        found: from :func:`generate`.
+        kinds: of both modalities.
+        classes: names.
+    """
+    from mmsearch.data.clips import ClipData
+
     return ClipData.from_arrays(
-        {"sound": sound, "frames": frames},
+        {u: found[u] for u in kinds},
         found["label"],
-        modalities={
-            "sound": Modality("sound", "series", sound.shape[1:]),
-            "frames": Modality("frames", "image", frames.shape[1:]),
-        },
-        classes=DemoConfig(**CONDITIONS[name][1]).classes,
+        modalities={u: Modality(u, kind, found[u].shape[1:]) for u, kind in kinds.items()},
+        classes=list(classes),
         split=["test" if t else None for t in found["test"]],
         group=found["group"],
         present={"sound": found["heard"], "frames": found["seen"]},
     )
 
 
-def space_for(data: Any, work: Path, seed: int = 0) -> Space:
+def clips(name: str, work: Path) -> Any:
+    """The clips of a condition, generated where they are not yet."""
+    config = config_of(name)
+    found = generated(work / name / "clips.npz", lambda: generate(config))
+    return data_of(found, {"sound": "series", "frames": "image"}, config.classes)
+
+
+def space_for(data: Any, work: Path, seed: int = 0, text: str = SPACE) -> Space:
     """The search space of every condition."""
-    path = work / "space.yaml"
-    path.write_text(SPACE)
+    path = work / f"space-{os.getpid()}.yaml"
+    path.write_text(text)
     return Space.load(path, data.modalities, data=data.digest, seed=seed)
 
 
@@ -189,62 +205,74 @@ def pool(space: Space) -> list[dict[str, Any]]:
     return list(documents.values())
 
 
-def train_table(name: str, seed: int, work: Path, left: Sequence[int]) -> None:
-    """The trainings of one seed of a condition, one line each."""
-    import torch
+def one_training(document: Mapping[str, Any], data: Any, models: Path, keep: Path | None = None) -> dict[str, Any]:
+    """A training: accuracy on val by epoch, on select clip by clip, on test; cost in joint epochs an epoch.
 
+    Args:
+        document: of the trial.
+        data: the clips.
+        models: folder of the teachers.
+        keep: where the model is kept.
+    """
     from mmsearch.training import train
 
+    began = time.perf_counter()
+    teachers = {u: models / t for u, t in document["teachers"].items()}
+    run = train(dict(document), data, teachers=teachers, device="cpu")
+    val: list[float] = []
+    spent = 0.0
+    try:
+        for result in run:
+            spent = float(result.cost_joint_epochs)
+            if not result.rehearsal:
+                val.append(round(float(result.score), 5))
+        if keep:
+            run.save_weights(keep)
+        select, test = run.evaluate("select"), run.evaluate("test")
+    except FloatingPointError as e:
+        return {"val": val[:-1] or [0.0], "cost": round(spent / max(1, len(val)), 4), "failed": str(e)}
+    right = (select.probabilities.argmax(1) == select.label)[np.argsort(select.index)]
+    return {
+        "val": val,
+        "select": round(float(select.accuracy), 5),
+        "right": np.packbits(right).tobytes().hex(),
+        "test": round(float(test.accuracy), 5),
+        "cost": round(spent / len(val), 4),
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def train_seed(documents: Sequence[dict[str, Any]], data: Any, space: Space, seed: int, folder: Path) -> None:
+    """The trainings of one seed that `FOLDER/seed-SEED.jsonl` has not yet, one line each."""
+    import torch
+
     torch.set_num_threads(1)
-    data = clips(name, work)
-    space = space_for(data, work)
-    documents = pool(space)
-    models = work / name / f"models-{seed}"
+    models = folder / f"models-{seed}"
     models.mkdir(parents=True, exist_ok=True)
-
-    def one(document: Mapping[str, Any], keep: Path | None = None) -> dict[str, Any]:
-        began = time.perf_counter()
-        run = train(
-            dict(document), data, teachers={u: models / t for u, t in document["teachers"].items()}, device="cpu"
-        )
-        val: list[float] = []
-        spent = 0.0
-        try:
-            for result in run:
-                spent = float(result.cost_joint_epochs)
-                if not result.rehearsal:
-                    val.append(round(float(result.score), 5))
-            if keep:
-                run.save_weights(keep)
-            select, test = run.evaluate("select"), run.evaluate("test")
-        except FloatingPointError as e:
-            return {"val": val[:-1] or [0.0], "cost": round(spent / max(1, len(val)), 4), "failed": str(e)}
-        right = (select.probabilities.argmax(1) == select.label)[np.argsort(select.index)]
-        return {
-            "val": val,
-            "select": round(float(select.accuracy), 5),
-            "right": np.packbits(right).tobytes().hex(),
-            "test": round(float(test.accuracy), 5),
-            "cost": round(spent / len(val), 4),
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-
     for u in data.modalities:
         teacher = space.teacher(u, seed=seed, fold=seed)
-        folder = models / trial_id(teacher)
-        if not folder.exists():
-            one(teacher, folder)
-    with (work / name / f"seed-{seed}.jsonl").open("a") as file:
-        for i in left:
-            moved = space.moved(documents[i], seed=seed, fold=seed)
-            file.write(json.dumps({"setting": i, "seed": seed, **one(moved)}) + "\n")
-            file.flush()
+        if not (models / trial_id(teacher)).exists():
+            one_training(teacher, data, models, models / trial_id(teacher))
+    have = {line["setting"] for line in lines_of(folder) if line["seed"] == seed}
+    with (folder / f"seed-{seed}.jsonl").open("a") as file:
+        for i, document in enumerate(documents):
+            if i not in have:
+                moved = space.moved(document, seed=seed, fold=seed)
+                file.write(json.dumps({"setting": i, "seed": seed, **one_training(moved, data, models)}) + "\n")
+                file.flush()
 
 
-def lines_of(name: str, work: Path) -> list[dict[str, Any]]:
+def train_table(name: str, seed: int, work: Path) -> None:
+    """The trainings of one seed of a condition."""
+    data = clips(name, work)
+    space = space_for(data, work)
+    train_seed(pool(space), data, space, seed, work / name)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
     """The trainings of a condition that are done; a line that a kill has torn is left out."""
     found = []
-    for path in sorted((work / name).glob("seed-*.jsonl")):
+    for path in sorted(folder.glob("seed-*.jsonl")):
         for text in path.read_text().splitlines():
             try:
                 found.append(json.loads(text))
@@ -256,12 +284,10 @@ def lines_of(name: str, work: Path) -> list[dict[str, Any]]:
 def train_all(names: Sequence[str], work: Path, jobs: int) -> None:
     """Every training of these conditions that is not there yet, a process a seed."""
     for name in names:
-        have = {(line["setting"], line["seed"]) for line in lines_of(name, work)}
-        count = len(pool(space_for(clips(name, work), work)))
-        left = {s: [i for i in range(count) if (i, s) not in have] for s in range(SEEDS)}
+        clips(name, work)
         began = time.perf_counter()
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as processes:
-            futures = [processes.submit(train_table, name, s, work, i) for s, i in left.items() if i]
+            futures = [processes.submit(train_table, name, s, work) for s in range(SEEDS)]
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()
                 seconds = time.perf_counter() - began
@@ -272,7 +298,7 @@ def pack(names: Sequence[str], work: Path) -> None:
     """The tables as files of the repository; a condition with trainings left to make is passed over."""
     TABLES.mkdir(exist_ok=True)
     for name in names:
-        lines = lines_of(name, work)
+        lines = lines_of(work / name)
         data = clips(name, work)
         documents = pool(space_for(data, work))
         if len({(line["setting"], line["seed"]) for line in lines}) < len(documents) * SEEDS:
