@@ -61,6 +61,8 @@ optimizers:
 """
 TRIALS, SEEDS = 9, 3
 """Trials of the search for each that runs at a time, so that what is not killed does not end the sweep too early."""
+NAP = {1: 0.3, 2: 1.5}
+"""Seconds of a stand-in's epoch by trials at a time: what goes on elsewhere must not end while a node is missed."""
 PATIENCE = 600.0
 """Seconds without a moment that was waited for, after which the bench gives up."""
 
@@ -229,7 +231,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         # Ray notes a cluster's address in its usual folder, which a machine that never ran Ray has not.
-        os.makedirs(get_default_ray_temp_dir(), exist_ok=True)
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)
         self._folder = tempfile.mkdtemp(prefix="chaos", dir="/tmp")
         self._cluster = Cluster()
         self._cluster.add_node(
@@ -531,7 +533,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], metavar="N", help="trials at a time")
     parser.add_argument("--kills", type=int, default=20, metavar="N")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the moments, a run each")
-    parser.add_argument("--nap", type=float, default=0.4, metavar="SECONDS", help="of a stand-in's epoch")
+    parser.add_argument("--nap", type=float, metavar="SECONDS", help="of a stand-in's epoch (default: NAP)")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -544,10 +546,11 @@ def main() -> int:
         write_clips(Path(home) / "clips")
         for problem in args.problems:
             for slots in args.slots:
-                reference, found = trial(problem, slots, 0, 0, Path(home), args.nap, None)
+                nap = args.nap or NAP[min(slots, 2)]
+                reference, found = trial(problem, slots, 0, 0, Path(home), nap, None)
                 wrong += found
                 for seed in args.seeds:
-                    wrong += trial(problem, slots, args.kills, seed, Path(home), args.nap, reference)[1]
+                    wrong += trial(problem, slots, args.kills, seed, Path(home), nap, reference)[1]
     print(f"{len(wrong)} faults" if wrong else "everything holds")
     return 1 if wrong else 0
 

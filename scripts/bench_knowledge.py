@@ -21,11 +21,9 @@ fixed method has a 95 % interval over conditions. Exit status 1 where the knowle
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,10 +32,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from bench_recommend import data_of, generate, generated, lines_of, space_for, train_seed
+from bench_recommend import data_of, generate, generated, space_for, train_seed
 
 from mmsearch.data.demo import DemoConfig
-from mmsearch.search.finalists import group_of
 from mmsearch.search.journal import Journal
 from mmsearch.search.space import Space, is_ensemble
 from mmsearch.search.study import Study
