@@ -17,7 +17,7 @@ from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
-from mmsearch.recommend import diagnosis, handover, report
+from mmsearch.recommend import diagnosis, handover, knowledge, report
 from mmsearch.recommend.card import resolution_of, select_rows
 from mmsearch.recommend.conclude import conclude
 from mmsearch.recommend.evidence import settled
@@ -94,6 +94,7 @@ def conduct(
                 recommendation = _diagnosed(out, journal, recommendation, resources)
                 _hand_over(arguments, out, study, shares, recommendation, data)
                 report.write(out, recommendation, journal.events)
+                _remember(study, recommendation, data)
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
 
@@ -125,6 +126,14 @@ def _hand_over(
             study.journal.append({"event": "phase", "name": "refit"})
             run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
     handover.write(out, recommendation, study.records, data, refit)
+
+
+def _remember(study: Study, recommendation: dict[str, Any], data: ClipData) -> None:
+    """Adds the sweep to this machine's knowledge, where that can be: nothing of the sweep depends on it."""
+    case = knowledge.Case.of(recommendation, data.incomplete(), study.records)
+    if case is not None:
+        with contextlib.suppress(MMSearchError):
+            knowledge.remember(case)
 
 
 def _lengthened(out: Path, space: Space, arguments: Arguments) -> Space:

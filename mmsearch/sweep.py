@@ -75,7 +75,7 @@ def request(arguments: Arguments, out: Path, *, resume: bool = False, address: s
         MMSearchError: anything a person can mend.
     """
     at_once = _at_once(arguments) if address is None else None
-    space_file = space_in(out) if resume else _space_file(arguments)
+    space_file = space_in(out) if resume else space_asked(arguments)
     _check_names(arguments)
     dataset = None if arguments.dataset == DEMO else dataset_of(arguments)
     modalities = declared(demo_modalities(DemoConfig()) if dataset is None else dataset.modalities)
@@ -183,7 +183,12 @@ def dataset_of(arguments: Arguments) -> Dataset:
     return Dataset.load(cached_demo(DemoConfig(), on_progress=announce))
 
 
-def _space_file(arguments: Arguments) -> Path:
+def space_asked(arguments: Arguments) -> Path:
+    """The search space that is asked for, or the shipped one.
+
+    Raises:
+        MMSearchError: no such file.
+    """
     shipped = SPACES / ("demo.yaml" if arguments.dataset == DEMO else "default.yaml")
     path = Path(arguments.space) if arguments.space else shipped
     if not path.is_file():

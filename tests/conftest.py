@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MMSEARCH_KNOWLEDGE"] = tempfile.mkdtemp(prefix="mmsearch-knowledge-")
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`mmsearch recommend`: the recommendation of a finished run."""
+"""`mmsearch recommend`: the recommendation of a finished run, or one before any sweep."""
 
 from __future__ import annotations
 
@@ -8,22 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import rich
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
+from mmsearch.cli.sweep import count
+from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend import card, terminal
 from mmsearch.search.journal import read_events
 
-HELP = "the recommendation of a run: which method, fusion and knobs, how sure, at what cost"
+HELP = "the recommendation of a run: which method, fusion and knobs, how sure, at what cost; --no-sweep: before any"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
+    """The run, or the dataset."""
+    parser.add_argument("run_dir", type=Path, nargs="?", metavar="RUN", help="the run's folder")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    before = parser.add_argument_group("before any sweep")
+    before.add_argument("--no-sweep", action="store_true", help="survey a dataset and say what other sweeps tell of it")
+    before.add_argument("--dataset", metavar="YAML|demo", help="a dataset YAML, or `demo` for the embedded clips")
+    before.add_argument("--space", metavar="YAML", help="the search space of the sweep to come (default: as of sweep)")
+    before.add_argument("--max-epochs", type=count, metavar="N", help="epochs of the survey (default: the space's)")
+    before.add_argument("--points", type=Path, metavar="YAML", help="write the order and settings for sweep --points")
+    before.add_argument("--store", metavar="PLACE", help="the clip store: a folder or s3://... (default: this user's)")
+    before.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda, ... (default: a GPU if any)")
+    before.add_argument("--allow-absolute", action="store_true", help=ALLOW_ABSOLUTE)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the recorded recommendation, or the one that the journal supports."""
+    """Prints the recorded recommendation, the one that the journal supports, or what is expected without a sweep."""
+    if args.no_sweep:
+        return _expect(args)
+    if args.run_dir is None:
+        raise MMSearchError("RUN: say which run, or `--dataset X --no-sweep` for a recommendation before any sweep")
     recommendation = recorded(args.run_dir)
     if args.json:
         print(json.dumps(recommendation, indent=2, ensure_ascii=False))
@@ -61,3 +81,75 @@ def _sweep(run_dir: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise MMSearchError(f"{path}: cannot be read ({e})") from None
+
+
+def _expect(args: argparse.Namespace) -> int:
+    """Surveys a dataset and prints what is expected of every method on it."""
+    if args.run_dir is not None:
+        raise MMSearchError(f"RUN: {args.run_dir} and --no-sweep exclude each other")
+    if args.dataset is None:
+        raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
+    from mmsearch.arguments import Arguments
+    from mmsearch.data import clip_data, default_store, prepare
+    from mmsearch.files import write_text
+    from mmsearch.recommend import advice
+    from mmsearch.recommend.knowledge import Knowledge, labels_of
+    from mmsearch.recommend.survey import survey
+    from mmsearch.sweep import dataset_of, space_asked, space_of
+
+    arguments = Arguments(
+        dataset=args.dataset, space=args.space, max_epochs=args.max_epochs, allow_absolute=args.allow_absolute
+    )
+    known = Knowledge.load()
+    file = space_asked(arguments)
+    dataset = dataset_of(arguments)
+    store = args.store or default_store()
+    data = clip_data(dataset, store, prepare(dataset, store))
+    space = space_of(file, data.modalities, data.digest, arguments)
+    console = Console(stderr=True)
+    with console.status("survey") as status:
+
+        def progress(what: str, epoch: int, of: int) -> None:
+            status.update(f"survey: {what}, epoch {epoch} of {of}")
+            if not console.is_terminal and epoch == of:
+                console.print(f"survey: {what}, {of} epochs")
+
+        described = survey(data, space, device=args.device, progress=progress)
+    found = known.without(data.digest).advise(described, labels_of(space))
+    if args.points:
+        write_text(args.points, advice.points_yaml(advice.start_of(found, space), found, described))
+    if args.json:
+        print(json.dumps(advice.as_json(found, described), indent=2, ensure_ascii=False))
+        return 0
+    rich.print(_render(found, described, data.name))
+    if args.points:
+        again = f" --space {args.space}" if args.space else ""
+        print(f"next: mmsearch sweep --dataset {args.dataset}{again} --points {args.points}")
+    return 0
+
+
+def _render(found, described, name: str) -> Group:  # type: ignore[no-untyped-def]
+    """The advice on a terminal."""
+    from mmsearch.recommend import advice
+    from mmsearch.recommend.words import percent
+
+    colour = "yellow" if found.unsure else "cyan"
+    said = Table.grid(padding=(0, 0, 1, 0))
+    for text in advice.sentences(found, described):
+        said.add_row(Text(text))
+    verdict = Panel(
+        Group(Text(advice.headline(found, described), style=f"bold {colour}"), Text(), said),
+        title=Text(f"{name}: before any sweep"),
+        title_align="left",
+        border_style=colour,
+        box=box.ROUNDED,
+        padding=(1, 2),
+    )
+    table = Table(box=box.SIMPLE_HEAD, title="Expected points over joint training, 95 %", title_justify="left")
+    for column in ("", "points", "best", "cost", "cases"):
+        table.add_column(column, justify="left" if not column else "right")
+    for e in found.order:
+        chance = "" if found.unsure else percent(e.p_best)
+        cases = str(e.cases) if e.cases else ""
+        table.add_row(Text(advice.name_of(e, described)), advice.interval(e), chance, advice.cost(e), cases)
+    return Group(verdict, table)

@@ -228,6 +228,11 @@ class ClipData:
             self._folds[fold] = development_fold(self.label[development], group, fold)
         return development[self._folds[fold] == PARTS.index(name)]
 
+    def incomplete(self) -> float:
+        """The share of the development clips that lack a modality."""
+        there = np.all([source.present for source in self._sources.values()], axis=0)
+        return float(1 - there[~self.test].mean())
+
     def batches(
         self,
         rows: np.ndarray,

@@ -24,6 +24,9 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend.decision import BASELINE, UNIMODAL, method_label
+from mmsearch.recommend.evidence import config_of
+from mmsearch.search.space import Space
+from mmsearch.search.trials import Records
 
 FORMAT = 1
 SHIPPED = "knowledge.json"
@@ -135,30 +138,32 @@ class Case:
         )
 
     @classmethod
-    def of(cls, rec: Mapping[str, Any], params: Mapping[str, Mapping[str, Any]]) -> Case | None:
+    def of(cls, rec: Mapping[str, Any], missing: float, trials: Records) -> Case | None:
         """From the content of a `recommendation.json`; None where a descriptor cannot be had of it.
 
         Args:
             rec: with its diagnosis.
-            params: flat parameters of the search by trial id, of the finalists' trials as far as they are known.
+            missing: share of the development clips that lack a modality.
+            trials: of the run.
         """
         reference = rec["decision"]["reference"]
         finalists = {f["label"]: f for f in rec["finalists"]}
         ensemble = next((f for f in rec["finalists"] if f["config"]["method"].get("teacher") == "ume"), None)
         alone = {m["modality"]: m["alone"] for m in rec["modalities"]}
         data = rec["provenance"]["dataset"]
-        if ensemble is None or None in alone.values() or "missing" not in data:
+        if ensemble is None or None in alone.values():
             return None
         joint = (rec.get("diagnosis") or {}).get("models", {}).get("joint", {}).get("modalities", {})
         descriptors = Descriptors(
             classes=len(data["classes"]),
             clips=sum(data["parts"][p] for p in ("train", "val", "select")),
-            missing=data["missing"],
+            missing=missing,
             alone=alone,
             joint=finalists[reference]["select"]["mean"],
             ensemble=ensemble["select"]["mean"],
             gap={u: joint.get(u, {}).get("gap") for u in alone},
         )
+        searched = [(config_of(t.document), t.params) for t in trials.values() if t.searched]
         gains: dict[str, Gain] = {}
         for c in rec["comparisons"]:
             if c["b"] != reference or c["mean"] is None or len(c["values"]) < 2:
@@ -167,9 +172,9 @@ class Case:
             label = label_of(f["config"]["method"])
             se = float(np.std(c["values"], ddof=1) / np.sqrt(len(c["values"])))
             cost = (f["cost_joint_epochs"] + f["cost_shared_joint_epochs"]) / f["config"]["epochs"]
-            known = next((params[t] for t in f["trial_ids"] if t in params), None)
+            params = next((p for config, p in searched if config == f["config"]), None)
             if label != BASELINE and (label not in gains or c["mean"] > gains[label].mean):
-                gains[label] = Gain(c["mean"], se, cost, None if known is None else dict(known))
+                gains[label] = Gain(c["mean"], se, cost, params)
         return cls(data["name"], data["digest"], "sweep", descriptors, gains)
 
 
@@ -332,6 +337,11 @@ def _ranked(found: Mapping[str, tuple[float, float]], counted: Mapping[str, Sequ
 def label_of(method: Mapping[str, Any]) -> str:
     """A method as cases name it: `uniform`, `unimodal_teacher (ume)`; whichever modality alone is `unimodal`."""
     return UNIMODAL if method["name"] == UNIMODAL else method_label(method)
+
+
+def labels_of(space: Space) -> set[str]:
+    """The methods of a space, as cases name them."""
+    return {label_of(d["method"]) for m in space.methods for d in space.paper_documents(m)}
 
 
 def folder() -> Path:

@@ -111,7 +111,8 @@ class SearchSource(_Source):
         self.time_budget = time_budget
         self.allocation = allocation or Equal()
         self._clock = clock or study.journal.seconds
-        self._paper = {method: study.paper(method) for method in study.space.methods}
+        wanted = [m for m in study.start.points if m in study.space.methods]
+        self._paper = {method: study.paper(method) for method in dict.fromkeys([*wanted, *study.space.methods])}
         self._first = [a for m, asks in self._paper.items() for a in asks if a is asks[0] or is_ensemble(a.document)]
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
         self._teachers = [trial_id(d) for d in study.space.teachers()]

@@ -197,6 +197,13 @@ class Space:
 
         return self._document(method, pick, self.seed, 0), params
 
+    def holds(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Whether flat parameters, all that a setting of the method has, are one of the space."""
+        try:
+            return self.setting(method, params, lambda name: name)[1] == params
+        except MMSearchError:
+            return False
+
     def setting(
         self, method: str, values: Mapping[str, Any], where: Callable[[str], str]
     ) -> tuple[dict[str, Any], dict[str, Any]]:

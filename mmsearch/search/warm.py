@@ -52,7 +52,8 @@ class Start:
     """What a search starts from beside the papers' settings.
 
     Attributes:
-        points: per method the flat parameters that are tried after its first paper setting.
+        points: per method the flat parameters that are tried after its first paper setting; the methods named here are
+            tried first, in this order.
         known: per method the trials of another sweep whose parameters this space has.
     """
 
@@ -88,7 +89,7 @@ def keep(out: Path, points: Path | str | None, run: Path | str | None) -> None:
 
 
 def read_points(path: Path, space: Space, *, strict: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """Per method the settings that a YAML file lists, each with the paper's value for what it leaves out.
+    """Per method the settings that a YAML file lists (or none), each with the paper's value for what it leaves out.
 
     A setting is a mapping of parameters, flat (`sgd.lr: 0.1`) or nested (`sgd: {lr: 0.1}`); a knob of the method itself
     needs no prefix.
@@ -106,10 +107,16 @@ def read_points(path: Path, space: Space, *, strict: bool = True) -> dict[str, l
     for method, settings in file.data.items():
         if not isinstance(settings, list):
             raise MMSearchError(f"{file.at(str(method))}: write the settings of {method} as a list")
+        if method not in space.methods:
+            if strict:
+                hint = nearest(str(method), space.methods)
+                raise MMSearchError(f"{file.at(str(method))}: the space has no method {method!r}{hint}")
+            continue
+        points[method] = []
         for number, setting in enumerate(settings):
             try:
-                point = _point(file, space, str(method), number, setting)
-                points.setdefault(method, []).append(point)
+                point = _point(file, space, method, number, setting)
+                points[method].append(point)
             except MMSearchError:
                 if strict:
                     raise
@@ -117,8 +124,6 @@ def read_points(path: Path, space: Space, *, strict: bool = True) -> dict[str, l
 
 
 def _point(file: Document, space: Space, method: str, number: int, setting: Any) -> dict[str, Any]:
-    if method not in space.methods:
-        raise MMSearchError(f"{file.at(method)}: the space has no method {method!r}{nearest(method, space.methods)}")
     if not isinstance(setting, dict):
         raise MMSearchError(f"{file.at(method, str(number))}: write a setting as `parameter: value` lines")
     own = space.methods[method].knobs
@@ -156,7 +161,7 @@ def read_known(run: Path, space: Space) -> dict[str, list[KnownTrial]]:
 def _fitting(trials: list[KnownTrial], space: Space) -> dict[str, list[KnownTrial]]:
     known: dict[str, list[KnownTrial]] = {}
     for trial in trials:
-        if trial.method in space.methods and _fits(space, trial):
+        if trial.method in space.methods and space.holds(trial.method, trial.params):
             known.setdefault(trial.method, []).append(trial)
     return known
 
@@ -167,10 +172,3 @@ def _finished(run: Path) -> list[KnownTrial]:
         return [KnownTrial.from_line(line) for line in run.read_text().splitlines()]
     found = records(read_events(run)).values()
     return [KnownTrial.of(r) for r in found if r.searched and r.state in ("complete", "pruned") and r.score is not None]
-
-
-def _fits(space: Space, trial: KnownTrial) -> bool:
-    try:
-        return space.setting(trial.method, trial.params, lambda name: name)[1] == trial.params
-    except MMSearchError:
-        return False
