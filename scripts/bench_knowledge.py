@@ -21,9 +21,12 @@ fixed method has a 95 % interval over conditions. Exit status 1 where the knowle
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,14 +35,20 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from bench_recommend import data_of, generate, generated, space_for, train_seed
+from bench_recommend import data_of, generate, generated, lines_of, space_for, train_seed
+from scipy import stats
 
 from mmsearch.data.demo import DemoConfig
+from mmsearch.files import write_text
+from mmsearch.recommend.decision import BASELINE, UNIMODAL
+from mmsearch.recommend.knowledge import FORMAT, SHIPPED, Case, Descriptors, Gain, Knowledge, label_of
 from mmsearch.search.journal import Journal
 from mmsearch.search.space import Space, is_ensemble
 from mmsearch.search.study import Study
 
 COUNT, SEEDS, TEST = 64, 3, 1200
+ORIGIN = "talking digits, features"
+PACKED = Path(__file__).parents[1] / "mmsearch" / "recommend" / SHIPPED
 SPACE = """\
 epochs: 12
 batch_size: 32
@@ -146,6 +155,118 @@ def train_all(work: Path, jobs: int, count: int) -> None:
             print(f"{done} of {count} conditions, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
 
+def case_of(number: int, work: Path) -> Case:
+    """A condition as a case: its survey, and every method's gain over joint training seed by seed."""
+    import torch
+
+    from mmsearch.recommend.survey import survey
+
+    torch.set_num_threads(1)
+    data = clips(number, work)
+    space = space_for(data, work, text=SPACE)
+    described = survey(data, space, device="cpu")
+    return Case(
+        f"digits {number}",
+        data.digest,
+        ORIGIN,
+        described,
+        gains_of(documents(space), lines_of(work / str(number)), described),
+    )
+
+
+def gains_of(
+    settings: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], described: Descriptors
+) -> dict[str, Gain]:
+    """Of every method at its first setting among these.
+
+    Args:
+        settings: the documents, by the number that a line names; only the first of a method counts.
+        lines: the trainings. One that failed is right in nothing.
+        described: says which modality alone is meant.
+    """
+    best = max(described.alone, key=lambda u: described.alone[u])
+    test: dict[int, dict[int, float]] = {}
+    cost: dict[int, float] = {}
+    for line in lines:
+        test.setdefault(line["setting"], {})[line["seed"]] = line.get("test", 0.0)
+        cost[line["setting"]] = line["cost"]
+    alone = {
+        d["method"]["modality"]: cost[i]
+        for i, d in reversed(list(enumerate(settings)))
+        if d["method"]["name"] == UNIMODAL
+    }
+    joint = next(test[i] for i, d in enumerate(settings) if d["method"]["name"] == BASELINE)
+    gains: dict[str, Gain] = {}
+    for i, d in enumerate(settings):
+        label = label_of(d["method"])
+        if label in (BASELINE, *gains) or d["method"].get("modality", best) != best:
+            continue
+        over = np.array([test[i][s] - joint[s] for s in sorted(joint)])
+        taught = sum(alone[u] for u in d["teachers"])
+        gains[label] = Gain(
+            round(float(over.mean()), 5),
+            round(float(over.std(ddof=1) / np.sqrt(len(over))), 5),
+            round(cost[i] + taught, 3),
+        )
+    return gains
+
+
+def pack(work: Path, count: int) -> int:
+    """The cases of all conditions, into the package."""
+    space = None
+    cases = []
+    for number in range(count):
+        if not (work / str(number) / "clips.npz").exists():
+            continue
+        space = space or space_for(clips(number, work), work, text=SPACE)
+        if len(lines_of(work / str(number))) < len(documents(space)) * SEEDS:
+            print(f"condition {number} is not whole; left out", file=sys.stderr)
+            continue
+        cases.append(case_of(number, work))
+        print(f"{len(cases)} cases", file=sys.stderr, flush=True)
+    write_text(PACKED, json.dumps({"format": FORMAT, "cases": [c.to_dict() for c in cases]}, indent=1) + "\n")
+    return 0
+
+
+def judge(origin: str) -> int:
+    """Leaves one case out at a time; exit status."""
+    known = Knowledge([c for c in Knowledge.load().cases if c.origin != "sweep"])
+    of = [c for c in known.cases if c.origin == origin]
+    regrets: dict[str, list[float]] = {"knowledge": [], "best fixed": [], "joint": [], "ensemble": [], "mmpareto": []}
+    named: Counter[str] = Counter()
+    unsure = inside = 0
+    for case in of:
+        others = known.without(case.digest)
+        gains = {BASELINE: 0.0, **{label: g.mean for label, g in case.gains.items()}}
+        top = max(gains.values())
+        found = others.advise(case.descriptors, case.gains)
+        means = {
+            label: float(np.mean([c.gains[label].mean for c in others.cases if label in c.gains]))
+            for label in case.gains
+        }
+        fixed = max({BASELINE: 0.0, **means}.items(), key=lambda item: item[1])[0]
+        for who, label in zip(
+            regrets, (found.best.label, fixed, BASELINE, "unimodal_teacher (ume)", "mmpareto"), strict=True
+        ):
+            regrets[who].append(100 * (top - gains[label]))
+        named[found.best.label] += 1
+        unsure += found.unsure is not None
+        seen = case.gains.get(found.best.label)
+        inside += seen is None or abs(found.best.gain - seen.mean) <= 1.96 * float(np.hypot(found.best.sd, seen.se))
+    print(f"{len(of)} conditions ({origin}), one left out at a time; it knew too little of {unsure}.")
+    print(f"Named: {', '.join(f'{label} {n}' for label, n in named.most_common())}.")
+    print(f"The gain of what it named was within its 95 % interval in {inside} of {len(of)}.\n")
+    print("| rule | mean regret, points | worst tenth | less than it, points (95 %) |\n|---|---|---|---|")
+    mine = np.array(regrets["knowledge"])
+    for who, values in regrets.items():
+        worst = np.sort(values)[-max(1, len(values) // 10) :].mean()
+        d = np.array(values) - mine
+        half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+        ahead = "" if who == "knowledge" else f"{d.mean():+.2f} ({d.mean() - half:+.2f} to {d.mean() + half:+.2f})"
+        print(f"| {who} | {np.mean(values):.2f} | {worst:.2f} | {ahead} |")
+    return int(mine.mean() > np.mean(regrets["best fixed"]))
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,7 +277,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.part == "train":
         train_all(args.work, args.jobs, args.conditions)
-    return 0
+        return 0
+    return pack(args.work, args.conditions) if args.part == "pack" else judge(ORIGIN)
 
 
 if __name__ == "__main__":
