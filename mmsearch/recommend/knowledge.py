@@ -263,14 +263,17 @@ class Knowledge:
         """
         known = sorted({label for c in self.cases for label in c.gains if labels is None or label in labels})
         counted = {label: [c for c in self.cases if label in c.gains] for label in known}
-        x = np.array([c.descriptors.vector() for c in self.cases]).reshape(len(self.cases), -1)
         unsure = None
         nearest: list[tuple[Case, float]] = []
-        centre, scale = (x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)) if len(x) else (0.0, 1.0)
+        places: dict[str, np.ndarray] = {}
         if len(self.cases) < LEAST_CASES:
             unsure = f"{len(self.cases)} cases are known, and {LEAST_CASES} are needed"
         else:
-            z, mine = (x - centre) / scale, (of.vector() - centre) / scale
+            x = np.array([c.descriptors.vector() for c in self.cases])
+            centre, scale = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
+            z = (x - centre) / scale
+            mine = (of.vector() - centre) / scale
+            places = {c.digest: place for c, place in zip(self.cases, z, strict=True)}
             away = np.sqrt(((z - mine) ** 2).mean(1))
             nearest = [(self.cases[i], float(away[i])) for i in np.argsort(away, kind="stable")[:3]]
             if nearest[0][1] > FAR * _spacing(z):
@@ -280,8 +283,7 @@ class Knowledge:
             y = np.array([c.gains[label].mean for c in cases])
             if unsure is None and len(cases) >= LEAST_CASES:
                 se = np.array([c.gains[label].se for c in cases])
-                u = (np.array([c.descriptors.vector() for c in cases]) - centre) / scale
-                found[label] = regress(u, y, se, mine)
+                found[label] = regress(np.array([places[c.digest] for c in cases]), y, se, mine)
             else:
                 found[label] = float(y.mean()), float(y.std(ddof=1)) if len(y) > 1 else float("inf")
         return Advice(_ranked(found, counted), unsure, nearest, len(self.cases))

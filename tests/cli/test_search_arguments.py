@@ -73,6 +73,47 @@ def test_samplers_points_warm_start_and_studies(home: Path, capsys: pytest.Captu
         assert [t.user_attrs["trial_id"] for t in trials] and len(trials) == len(found)
 
 
+def test_a_recommendation_before_any_sweep_starts_one(
+    home: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMSEARCH_KNOWLEDGE", str(home / "knowledge"))
+    (home / "space.yaml").write_text(SPACE.replace("  joint:\n", "  joint:\n  uniform:\n  mla:\n"))
+    about = ["--dataset", str(home / "vectors.yaml"), "--space", str(home / "space.yaml")]
+    asked = ["recommend", "--no-sweep", *about, "--device", "cpu", "--points", str(home / "points.yaml")]
+    assert main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["descriptors"]["alone"]) == {"sound", "frames"}
+    assert {e["label"] for e in told["order"]} >= {"joint"}
+
+    (home / "points.yaml").write_text("mla:\n- sgd: {lr: 0.3}\nuniform: []\njoint: []\n")
+    assert main(command(home, "run", "--points", str(home / "points.yaml"))) == 0
+    order = list(dict.fromkeys(r.method for r in searched(home / "run") if r.stage == "search"))
+    assert order[:3] == ["mla", "uniform", "joint"]
+    (case,) = (home / "knowledge").glob("*.json")
+    known = json.loads(case.read_text())["case"]
+    assert known["name"] == "vectors" and known["origin"] == "sweep"
+
+    capsys.readouterr()
+    assert main(asked) == 0
+    printed = capsys.readouterr().out
+    assert "vectors: before any sweep" in printed and "next: mmsearch sweep" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "RUN: say which run, or `--dataset X --no-sweep` for a recommendation before any sweep"),
+        (["--no-sweep"], "--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips"),
+        (["run", "--no-sweep", "--dataset", "demo"], "RUN: run and --no-sweep exclude each other"),
+        (["--no-sweep", "--dataset", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+    ],
+)
+def test_recommend_says_what_is_missing(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["recommend", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
