@@ -20,24 +20,28 @@ class Document:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            loader = yaml.SafeLoader(text)
-            self._root = loader.get_single_node()
-            self.data: dict[str, Any] = loader.construct_document(self._root) if self._root else {}
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise MMSearchError(f"{path}: cannot be read: {reason}") from None
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = f":{mark.line + 1}" if mark else ""
-            raise MMSearchError(f"{path}{line}: {error.problem or error.context}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise MMSearchError(f"{path}: {error}") from None
-        if not isinstance(self.data, dict):
-            raise MMSearchError(f"{path}:1: needs `key: value` lines, not a {type(self.data).__name__}")
-        self._refuse_duplicates(self._root, 3)
+        found = _read(path)
+        if len(found) > 1:
+            raise MMSearchError(f"{path}:{found[1][0].start_mark.line + 1}: a second document; one is expected")
+        self._take(path, *(found or [(None, {})])[0])
+
+    @classmethod
+    def several(cls, path: Path) -> list[Document]:
+        """The documents of a file in which `---` may stand between them; empty ones are left out."""
+        documents = []
+        for node, data in _read(path):
+            if data is not None:
+                documents.append(cls.__new__(cls))
+                documents[-1]._take(path, node, data)
+        return documents
+
+    def _take(self, path: Path, root: yaml.Node | None, data: Any) -> None:
+        self.path, self._root = path, root
+        self.data: dict[str, Any] = data
+        if not isinstance(data, dict):
+            line = root.start_mark.line + 1 if root else 1
+            raise MMSearchError(f"{path}:{line}: needs `key: value` lines, not a {type(data).__name__}")
+        self._refuse_duplicates(root, 3)
 
     def at(self, *keys: str) -> str:
         """`file:line` of a key (of a list's entry by its number); an unknown key gives its parent's line."""
@@ -92,3 +96,23 @@ class Document:
             return node.value[int(key)], node.value[int(key)]
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         return next(((k, v) for k, v in pairs if k.value == key), None)
+
+
+def _read(path: Path) -> list[tuple[yaml.Node, Any]]:
+    """The documents of a file, each with its node."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        found = []
+        while loader.check_node():
+            node = loader.get_node()
+            found.append((node, loader.construct_document(node)))
+        return found
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise MMSearchError(f"{path}: cannot be read: {reason}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise MMSearchError(f"{path}{line}: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MMSearchError(f"{path}: {error}") from None

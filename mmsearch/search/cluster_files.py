@@ -31,20 +31,28 @@ _TAGGED = re.compile(r"\b(ray|mmsearch)[:-]?v?(\d+\.\d+\.\d+)")
 def problems(path: Path) -> list[str]:
     """Every mistake that can be seen in a file, each with its line; none for a file that validates.
 
+    Manifests of other kinds beside a `RayCluster` or `RayJob`, such as the claim of its volume, are not looked into.
+
     Raises:
-        MMSearchError: it cannot be read, or is neither a launcher file nor a `RayCluster` or `RayJob`.
+        MMSearchError: it cannot be read, or holds neither a launcher file nor a `RayCluster` or `RayJob`.
     """
-    file = Document(path)
-    if str(file.data.get("apiVersion", "")).startswith("ray.io/"):
-        found = list(_kuberay(file))
-    elif "cluster_name" in file.data:
-        found = list(_launcher(file))
-    else:
+    found: list[str] = []
+    known = False
+    for file in Document.several(path):
+        if str(file.data.get("apiVersion", "")).startswith("ray.io/"):
+            mistakes = _kuberay(file)
+        elif "cluster_name" in file.data:
+            mistakes = _launcher(file)
+        else:
+            continue
+        known = True
+        found += [*mistakes, *_images(file), *_versions(file)]
+    if not known:
         raise MMSearchError(
             f"{path}:1: neither a Ray launcher file (it would have `cluster_name`) nor a KubeRay manifest "
             f"(`apiVersion: {GROUP}`)"
         )
-    return [*found, *_images(file), *_versions(file)]
+    return found
 
 
 def _launcher(file: Document) -> Iterator[str]:

@@ -93,6 +93,18 @@ def test_job_runs_the_cluster_of_the_other_file() -> None:
     assert job["rayClusterSpec"] == yaml.safe_load((CLUSTER / RAYCLUSTER).read_text())["spec"]
 
 
+def test_a_manifest_may_stand_beside_its_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: mmsearch}\n---\n"
+    path = tmp_path / "all.yaml"
+    path.write_text(claim + (CLUSTER / RAYJOB).read_text().replace("backoffLimit", "backof"))
+    assert main(["cluster", "check", str(path)]) == 2
+    line = path.read_text().splitlines().index("  backof: 5") + 1
+    assert f"{path}:{line}: spec has no 'backof'; did you mean 'backoffLimit'?" in capsys.readouterr().err
+    path.write_text(claim)
+    assert main(["cluster", "check", str(path)]) == 2
+    assert f"{path}:1: neither a Ray launcher file" in capsys.readouterr().err
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text("services: {}\n")
