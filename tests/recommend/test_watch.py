@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import math
@@ -207,7 +208,12 @@ def test_mistakes_end_in_one_line(run_dir: Path, tmp_path: Path, capsys: pytest.
 
 def test_ctrl_c_ends_it_cleanly(run_dir: Path) -> None:
     command = [sys.executable, "-m", "mmsearch", "report", str(run_dir), "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heeds = functools.partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # what runs in a shell's background does not
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeds
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
         address = re.fullmatch(r"report: http://127\.0\.0\.1:(\d+)/([\w-]+)/\n", line)
