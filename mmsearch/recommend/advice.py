@@ -61,10 +61,10 @@ def sentences(advice: Advice, descriptors: Descriptors) -> list[str]:
         f"The survey: {listed(strengths)} alone, {percent(descriptors.joint)} jointly, {percent(descriptors.ensemble)} "
         "as an ensemble of the modalities alone."
     )
-    short = {u: g for u, g in descriptors.gap.items() if g is not None}
+    short = {u: g for u, g in descriptors.gap.items() if g is not None and g > 0}
     if short:
         u = max(short, key=lambda m: short[m])
-        found.append(f"Inside joint training the {u} encoder learned {points(short[u])} points less than alone.")
+        found.append(f"Inside joint training the {u} encoder learned {100 * short[u]:.1f} points less than alone.")
     found.append("This is an expectation, no evidence: a sweep gives that.")
     return found
 

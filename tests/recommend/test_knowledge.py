@@ -50,6 +50,9 @@ def test_gains_follow_the_descriptors(cases: list[Case]) -> None:
     assert for_it.best.gain == pytest.approx(0.085, abs=0.01)
     assert for_it.best.p_best > 0.95
     assert against.best.label == "joint" and against.best.gain == 0
+    assert "Inside joint training the frames encoder learned 20.0 points less than alone." in advice.sentences(
+        for_it, DESCRIPTORS
+    )
 
 
 def test_chances_add_up_and_the_order_is_by_gain(cases: list[Case]) -> None:
