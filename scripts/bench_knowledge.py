@@ -4,13 +4,13 @@
     python scripts/bench_knowledge.py pack --work runs/knowledge
     python scripts/bench_knowledge.py judge
 
-train: CONDITIONS sets of generated talking digits (`mmsearch.data.demo`) with dials drawn from a fixed seed, at the
+train: COUNT sets of generated talking digits (`mmsearch.data.demo`) with dials drawn from a fixed seed, at the
 level of features (an averaged log mel spectrogram and a small grey picture, two-layer perceptrons), so that a training
-takes a second. Each is surveyed on one seed, and every method is trained at its paper setting on SEEDS others; what a
-second call finds is not trained again. A gain is over joint training on the same seeds, on at least a thousand test
-clips whose source images no other part has.
+takes a second. Every method is trained at its paper setting on SEEDS seeds; what a second call finds is not trained
+again. A gain is over joint training on the same seeds, on TEST test clips whose source images no other part has.
 
-pack: the cases that mmsearch knows from the start, `mmsearch/recommend/knowledge.json`.
+pack: surveys each condition on another seed, and writes the cases that mmsearch knows from the start,
+`mmsearch/recommend/knowledge.json`.
 
 judge: leaves each condition out in turn and asks the others. Regret: the highest gain of any method on the condition
 less that of the method that was named, in points of accuracy; beside it the best fixed method of the others, joint
@@ -138,7 +138,7 @@ def documents(space: Space) -> list[dict[str, Any]]:
 
 
 def train_condition(number: int, work: Path) -> None:
-    """The survey and the trainings of a condition."""
+    """The trainings of a condition."""
     data = clips(number, work)
     space = space_for(data, work, text=SPACE)
     for seed in range(1, SEEDS + 1):

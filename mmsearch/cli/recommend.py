@@ -10,7 +10,6 @@ from typing import Any
 import rich
 from rich import box
 from rich.console import Console, Group
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -137,14 +136,7 @@ def _render(found, described, name: str) -> Group:  # type: ignore[no-untyped-de
     said = Table.grid(padding=(0, 0, 1, 0))
     for text in advice.sentences(found, described):
         said.add_row(Text(text))
-    verdict = Panel(
-        Group(Text(advice.headline(found, described), style=f"bold {colour}"), Text(), said),
-        title=Text(f"{name}: before any sweep"),
-        title_align="left",
-        border_style=colour,
-        box=box.ROUNDED,
-        padding=(1, 2),
-    )
+    verdict = terminal.verdict(f"{name}: before any sweep", advice.headline(found, described), said, colour)
     table = Table(box=box.SIMPLE_HEAD, title="Expected points over joint training, 95 %", title_justify="left")
     for column in ("", "points", "best", "cost", "cases"):
         table.add_column(column, justify="left" if not column else "right")

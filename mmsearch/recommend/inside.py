@@ -95,11 +95,7 @@ class Models:
         """What a probe of the modality's feature gets right, bool, of the clips of select that have it."""
         key = (trial.trial_id, u)
         if key not in self._hits:
-            fit, select = self.reading(trial, "fit"), self.reading(trial, "select")
-            train, judged = fit.present(u), select.present(u)
-            self._hits[key] = probe_hits(
-                fit.features(u)[train], fit.label[train], select.features(u)[judged], select.label[judged]
-            )
+            self._hits[key] = encoder_hits(self.reading(trial, "fit"), self.reading(trial, "select"), u)
         return self._hits[key]
 
     def group(self, batch_index: np.ndarray) -> np.ndarray | None:
@@ -240,6 +236,12 @@ def probe_hits(fit: np.ndarray, fit_label: np.ndarray, held: np.ndarray, label: 
     if len(held) == 0 or (np.unique(fit_label, return_counts=True)[1] > 1).sum() < 2:
         return None
     return np.asarray(probe(fit, fit_label).predict(held) == label)
+
+
+def encoder_hits(fit: Reading, judged: Reading, u: str) -> np.ndarray | None:
+    """As :func:`probe_hits`, of a modality's encoder on the clips that have the modality."""
+    here, there = fit.present(u), judged.present(u)
+    return probe_hits(fit.features(u)[here], fit.label[here], judged.features(u)[there], judged.label[there])
 
 
 def _leads(shares: Mapping[str, np.ndarray], group: np.ndarray | None) -> list[dict[str, Any]]:

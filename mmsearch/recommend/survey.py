@@ -11,7 +11,7 @@ import torch
 from mmsearch.data import ClipData
 from mmsearch.methods.unimodal_teacher import ensemble
 from mmsearch.recommend.decision import BASELINE
-from mmsearch.recommend.inside import SELECT_CLIPS, TRAIN_CLIPS, probe_hits
+from mmsearch.recommend.inside import SELECT_CLIPS, TRAIN_CLIPS, encoder_hits
 from mmsearch.recommend.knowledge import Descriptors
 from mmsearch.recommend.measure import Reading, read, some
 from mmsearch.search.space import Space
@@ -71,13 +71,5 @@ def _accuracy(reading: Reading) -> float:
 
 def _gap(u: str, joint: tuple[Reading, Reading], alone: tuple[Reading, Reading]) -> float | None:
     """What a probe of a modality's encoder inside joint training falls short of that of one trained alone."""
-    hits = [
-        probe_hits(
-            fit.features(u)[fit.present(u)],
-            fit.label[fit.present(u)],
-            judge.features(u)[judge.present(u)],
-            judge.label[judge.present(u)],
-        )
-        for fit, judge in (alone, joint)
-    ]
+    hits = [encoder_hits(fit, judged, u) for fit, judged in (alone, joint)]
     return None if hits[0] is None or hits[1] is None else float(hits[0].mean() - hits[1].mean())

@@ -31,15 +31,25 @@ def render(rec: Mapping[str, Any]) -> RenderableType:
     """The verdict, the sentences, the finalists and the configuration, for `rich.print`."""
     d = rec["decision"]
     colour = {"method": "green", "unimodal": "green", "baseline": "cyan"}.get(d["kind"], "yellow")
-    verdict = Panel(
-        Group(Text(d["headline"], style=f"bold {colour}"), Text(), _sentences(d)),
-        title=Text(f"{rec['provenance']['dataset']['name']}: recommendation"),
+    title = f"{rec['provenance']['dataset']['name']}: recommendation"
+    return Group(
+        verdict(title, d["headline"], _sentences(d), colour),
+        _finalists(rec),
+        *_pareto(rec.get("pareto", [])),
+        _config(d),
+    )
+
+
+def verdict(title: str, headline: str, said: RenderableType, colour: str) -> Panel:
+    """A headline with what is said of it, in a frame."""
+    return Panel(
+        Group(Text(headline, style=f"bold {colour}"), Text(), said),
+        title=Text(title),
         title_align="left",
         border_style=colour,
         box=box.ROUNDED,
         padding=(1, 2),
     )
-    return Group(verdict, _finalists(rec), *_pareto(rec.get("pareto", [])), _config(d))
 
 
 def _sentences(d: Mapping[str, Any]) -> Table:
