@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,24 @@ from mmsearch.errors import MMSearchError
 
 GROWS = ("trials", "budget", "time_budget")
 """The arguments that may be larger on resuming."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The machines on which a session of a sweep runs; each may have others.
+
+    Attributes:
+        address: of a running Ray cluster, by default `$RAY_ADDRESS`; None for this machine alone.
+        concurrent: trials at once; None for as many as there is room for now. On a cluster that grows with what waits
+            it says how far: so many trials wait for machines, and none is refused because no machine is there yet.
+        gpu_kind: that trials get, by Ray's name such as `A100`; None for any.
+        memory: bytes that a trial asks for; None for none in particular.
+    """
+
+    address: str | None = dataclasses.field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)
+    concurrent: int | None = None
+    gpu_kind: str | None = None
+    memory: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +65,7 @@ class Arguments:
         objectives: what the Pareto front weighs, of :data:`mmsearch.search.objectives.OBJECTIVES`.
         log: trackers that are told of every trial, of :data:`mmsearch.search.loggers.TRACKERS`.
         log_clips: whether they are also told where the dataset lies and the names of its classes.
+        price: of a device-hour, for the report; None for none.
         no_refit: whether a model of the confirmation is handed over in place of one trained on all development clips.
         read_test_again: whether an extended sweep reads the test part for its new finalists.
     """
@@ -79,6 +99,7 @@ class Arguments:
     objectives: tuple[str, ...] = ("accuracy", "cost")
     log: tuple[str, ...] = ()
     log_clips: bool = False
+    price: float | None = None
     no_refit: bool = False
     read_test_again: bool = False
 

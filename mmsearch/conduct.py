@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmsearch import __version__
-from mmsearch.arguments import Arguments, recorded_sweep, space_in
+from mmsearch.arguments import Arguments, Cluster, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
@@ -31,6 +31,7 @@ from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.plan import SEARCH_SHARE, equal_lengths
 from mmsearch.search.refit import RefitSource
+from mmsearch.search.run_folder import SWEEP, RunFolder
 from mmsearch.search.runner import on_worker, read_test, run
 from mmsearch.search.shares import shared
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
@@ -40,41 +41,42 @@ from mmsearch.search.warm import Start, keep
 from mmsearch.sweep import dataset_of, space_of
 
 Watcher = Callable[[Event], None]
-Display = Callable[[TextIO, Path, list[Event]], contextlib.AbstractContextManager[Watcher]]
+Display = Callable[[TextIO, RunFolder, list[Event]], contextlib.AbstractContextManager[Watcher]]
 """Makes what shows the events of a run to a person: stream, run folder, the events so far."""
 
 
 def conduct(
     arguments: Arguments,
-    out: Path,
+    folder: RunFolder,
     dataset: Dataset | None,
     space_file: Path,
     *,
     resume: bool,
-    address: str | None = None,
+    cluster: Cluster,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Runs or resumes a sweep; see :func:`mmsearch.sweep.sweep`.
 
     Args:
         arguments: checked.
-        out: the run's folder.
+        folder: the run's.
         dataset: None for one that is still to be loaded.
         space_file: the search space.
         resume: whether the folder holds this very sweep, to be gone on with.
-        address: of a running Ray cluster; None for this machine.
+        cluster: the machines.
         display: shows the progress.
     """
+    out = folder.path
     log = out / "logs" / "ray.log"
-    with quiet(log) if resume else _fresh(out, log) as stream, _ray(address, arguments) as resources:
-        check_shared(out)
+    with quiet(log) if resume else _fresh(folder, log) as stream, _ray(cluster, arguments) as resources:
+        check_shared("--out", folder.away or out)
         trackers = Trackers(arguments.log, out)
         if not resume:
             _record(out, arguments, space_file)
         else:
-            _rewrite(out / "sweep.json", {**recorded_sweep(out), "arguments": arguments.to_dict()})
-        with Journal(out) as journal:
-            shown = display(stream, out, journal.events) if display else contextlib.nullcontext(lambda event: None)
+            _rewrite(out / SWEEP, {**recorded_sweep(out), "arguments": arguments.to_dict()})
+        with Journal(out, folder.away) as journal, _sending(folder, journal):
+            shown = display(stream, folder, journal.events) if display else contextlib.nullcontext(lambda event: None)
             with shown as watcher, trackers:
                 journal.subscribe(watcher)
                 note_extensions(out, journal)
@@ -82,50 +84,72 @@ def conduct(
                 about = {"dataset": arguments.dataset, "classes": data.classes}
                 trackers.attach(journal, about if arguments.log_clips else {})
                 space = _lengthened(out, space_of(space_in(out), data.modalities, data.digest, arguments), arguments)
-                study, shares = _search(arguments, out, journal, space, resources, data)
+                study, shares = _search(arguments, folder, journal, space, resources, data)
+                folder.fetch("trials", only=lambda name: name.endswith("/select.json"))
                 recommendation = conclude(
                     out,
                     journal,
                     data,
                     recorded_sweep(out),
-                    lambda trial_ids: read_test(out, trial_ids, resources),
+                    lambda trial_ids: read_test(folder, trial_ids, resources),
                     again=arguments.read_test_again,
                 )
-                recommendation = _diagnosed(out, journal, recommendation, resources)
-                _hand_over(arguments, out, study, shares, recommendation, data)
+                recommendation = _diagnosed(folder, journal, recommendation, resources)
+                _hand_over(arguments, folder, study, shares, recommendation, data)
                 report.write(out, recommendation, journal.events)
                 _remember(study, recommendation, data)
                 journal.append({"event": "phase", "name": "done"})
     return recommendation
 
 
-def _diagnosed(out: Path, journal: Journal, recommendation: dict[str, Any], resources: Resources) -> dict[str, Any]:
+@contextlib.contextmanager
+def _sending(folder: RunFolder, journal: Journal) -> Iterator[None]:
+    """Sends what the driver has written to the run's bucket, at the beginning of every phase and at the end."""
+
+    def send(event: Event) -> None:
+        if event["event"] == "phase":
+            folder.send_all()
+
+    folder.send_all()
+    journal.subscribe(send)
+    try:
+        yield
+    finally:
+        journal.unsubscribe(send)
+        folder.send_all()
+
+
+def _diagnosed(
+    folder: RunFolder, journal: Journal, recommendation: dict[str, Any], resources: Resources
+) -> dict[str, Any]:
     """The recommendation with its diagnosis, which is made where trials are made."""
 
     def make() -> dict[str, Any]:
         journal.append({"event": "phase", "name": "diagnose"})
-        return on_worker(diagnosis.diagnose_run, out, resources)
+        return on_worker(diagnosis.diagnose_run, folder, resources)
 
-    return diagnosis.attach(out, recommendation, journal.events, make)
+    return diagnosis.attach(folder.path, recommendation, journal.events, make)
 
 
 def _hand_over(
     arguments: Arguments,
-    out: Path,
+    folder: RunFolder,
     study: Study,
     resources: Resources,
     recommendation: dict[str, Any],
     data: ClipData,
 ) -> None:
     """Trains the recommended configuration on the whole development part, and writes `RUN/best`."""
-    refit = None
+    refit, confirmed = None, recommendation["decision"]["trial_ids"]
     if not arguments.no_refit:
-        source = RefitSource(study, recommendation["decision"]["trial_ids"])
+        source = RefitSource(study, confirmed)
         refit = source.trial_id
         if refit not in study.records or not study.records[refit].finished:
             study.journal.append({"event": "phase", "name": "refit"})
-            run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
-    handover.write(out, recommendation, study.records, data, refit)
+            run(source, study, folder, resources, keep=arguments.keep, hang_after=arguments.hang_after)
+    for trial_id in [*confirmed, *([refit] if refit else [])]:
+        folder.fetch(f"trials/{trial_id}")
+    handover.write(folder.path, recommendation, study.records, data, refit)
 
 
 def _remember(study: Study, recommendation: dict[str, Any], data: ClipData) -> None:
@@ -142,7 +166,7 @@ def _lengthened(out: Path, space: Space, arguments: Arguments) -> Space:
         return space
     lengths = {**equal_lengths(space, measured(space, whatever_it_takes=True)), **arguments.lengths}
     sweep = recorded_sweep(out)
-    _rewrite(out / "sweep.json", {**sweep, "arguments": {**sweep["arguments"], "lengths": lengths}})
+    _rewrite(out / SWEEP, {**sweep, "arguments": {**sweep["arguments"], "lengths": lengths}})
     return dataclasses.replace(space, lengths=lengths)
 
 
@@ -154,9 +178,10 @@ def note_extensions(out: Path, journal: Journal) -> None:
 
 
 def _search(
-    arguments: Arguments, out: Path, journal: Journal, space: Space, resources: Resources, data: ClipData
+    arguments: Arguments, folder: RunFolder, journal: Journal, space: Space, resources: Resources, data: ClipData
 ) -> tuple[Study, Resources]:
     """Runs the search and the confirmation; gives their study and what a trial got."""
+    out = folder.path
     study = Study(space, journal, sampler=arguments.sampler, start=Start.kept(space, out))
     Mirror(study, file_storage(out / STUDIES), out.name)
     if arguments.optuna:
@@ -187,8 +212,8 @@ def _search(
         lambda phase: journal.append({"event": "phase", "name": phase}),
     )
     if arguments.gpus_per_trial == "auto":
-        resources = shared(out, space, resources)
-    run(source, study, out, resources, keep=arguments.keep, hang_after=arguments.hang_after)
+        resources = shared(folder, space, resources)
+    run(source, study, folder, resources, keep=arguments.keep, hang_after=arguments.hang_after)
     return study, resources
 
 
@@ -198,8 +223,10 @@ def _searching(budget: float | None) -> float | None:
 
 
 @contextlib.contextmanager
-def _fresh(out: Path, log: Path) -> Iterator[TextIO]:
+def _fresh(folder: RunFolder, log: Path) -> Iterator[TextIO]:
     """As :func:`quiet`; a folder in which nothing was recorded is removed again."""
+    folder.begun()
+    out = folder.path
     existed = out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -209,15 +236,15 @@ def _fresh(out: Path, log: Path) -> Iterator[TextIO]:
         with quiet(log) as stream:
             yield stream
     finally:
-        if not (out / "sweep.json").exists():
+        if not (out / SWEEP).exists():
             shutil.rmtree(out / "logs", ignore_errors=True)
             if not existed:
                 shutil.rmtree(out, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, arguments: Arguments) -> Iterator[Resources]:
-    resources = connect(address, arguments.cpus_per_trial, arguments.gpus_per_trial)
+def _ray(cluster: Cluster, arguments: Arguments) -> Iterator[Resources]:
+    resources = connect(cluster, arguments.cpus_per_trial, arguments.gpus_per_trial)
     try:
         yield resources
     finally:
@@ -228,7 +255,7 @@ def _record(out: Path, arguments: Arguments, space_file: Path) -> None:
     shutil.copyfile(space_file, out / "space.yaml")
     keep(out, arguments.points, arguments.warm_start)
     _rewrite(
-        out / "sweep.json",
+        out / SWEEP,
         {
             "arguments": arguments.to_dict(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -243,16 +270,18 @@ def _rewrite(path: Path, content: dict[str, Any]) -> None:
 
 def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Journal) -> ClipData:
     """The clips of the run; decoded where they are not yet."""
-    path = out / "data.json"
+    path, store = out / "data.json", arguments.store or default_store()
+    check_shared("--store", store)
     if path.is_file():
         return ClipData.open(path)
     dataset = dataset or dataset_of(arguments)
-    store = arguments.store or default_store()
+    manifest = dataset.manifest
     journal.append({"event": "phase", "name": "decode", "clips": len(dataset.clips)})
     prepared = prepare(
         dataset,
         store,
         max_quarantined=arguments.max_bad,
+        on_begin=lambda: check_shared("--dataset", manifest.parent, manifest.name),
         on_wait=lambda reason: journal.append({"event": "waiting", "reason": reason}),
     )
     data = clip_data(dataset, store, prepared, order="shards" if arguments.stream else "clips")

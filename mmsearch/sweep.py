@@ -6,16 +6,18 @@ import dataclasses
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmsearch.arguments import Arguments, space_in
+from mmsearch.arguments import Arguments, Cluster, space_in
 from mmsearch.batch import Modality
 from mmsearch.data import Dataset
 from mmsearch.data.demo import DemoConfig, cached_demo, demo_modalities
+from mmsearch.data.places import said
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
@@ -24,6 +26,7 @@ from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.costs import assumed, declared, measured
 from mmsearch.search.mirror import check_database
 from mmsearch.search.plan import Plan, check_budget, equal_lengths, plan
+from mmsearch.search.run_folder import SWEEP, RunFolder
 from mmsearch.search.samplers import SAMPLERS
 from mmsearch.search.space import BASELINES, ENSEMBLE, Space
 from mmsearch.search.warm import Start
@@ -62,27 +65,30 @@ class Request:
     plan: Plan
 
 
-def request(arguments: Arguments, out: Path, *, resume: bool = False, address: str | None = None) -> Request:
+def request(
+    arguments: Arguments, folder: RunFolder, *, resume: bool = False, cluster: Cluster | None = None
+) -> Request:
     """Checks what a sweep was asked for and plans it; neither Ray nor a decoder is started, and nothing is written.
 
     Args:
         arguments: what to do.
-        out: the run's folder.
+        folder: the run's.
         resume: whether the folder holds this very sweep.
-        address: of a running Ray cluster, whose machines are not looked at; None for this machine.
+        cluster: the machines; those of a running Ray cluster are not looked at.
 
     Raises:
         MMSearchError: anything a person can mend.
     """
-    at_once = _at_once(arguments) if address is None else None
-    space_file = space_in(out) if resume else space_asked(arguments)
+    cluster = cluster or Cluster()
+    at_once = _at_once(arguments) if cluster.address is None else cluster.concurrent
+    space_file = space_in(folder.path) if resume else space_asked(arguments)
     _check_names(arguments)
     dataset = None if arguments.dataset == DEMO else dataset_of(arguments)
     modalities = declared(demo_modalities(DemoConfig()) if dataset is None else dataset.modalities)
     space = space_of(space_file, modalities, "", arguments)
     if not resume:
         Start.load(space, arguments.points, arguments.warm_start)
-        _check_folder(out)
+        _check_folder(folder)
     if arguments.budget is not None:
         check_budget(space, assumed(space), arguments.budget)
     costs = measured(space, whatever_it_takes=arguments.equal_cost)
@@ -106,10 +112,10 @@ def request(arguments: Arguments, out: Path, *, resume: bool = False, address: s
 
 def sweep(
     arguments: Arguments,
-    out: Path,
+    out: RunFolder | str | Path,
     *,
     resume: bool = False,
-    address: str | None = None,
+    cluster: Cluster | None = None,
     display: Display | None = None,
     on_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> dict[str, Any]:
@@ -117,9 +123,10 @@ def sweep(
 
     Args:
         arguments: what to do; for a resumed run those of :func:`mmsearch.arguments.recorded`.
-        out: the run's folder.
+        out: the run's folder, or its address in a bucket such as `s3://bucket/runs/mine`; for a resumed run there the
+            result of :meth:`mmsearch.search.run_folder.RunFolder.taken`.
         resume: whether the folder holds this very sweep, to be gone on with.
-        address: of a running Ray cluster; None for this machine.
+        cluster: the machines; by default those of `$RAY_ADDRESS`, or this one.
         display: shows the progress.
         on_plan: called with the plan of a new sweep before anything is started.
 
@@ -130,15 +137,15 @@ def sweep(
         MMSearchError: anything a person can mend, before anything starts where it can be known by then.
         mmsearch.errors.Interrupted: Ctrl-C; the run can be resumed.
     """
-    out = Path(out).absolute()
-    dataset, space_file = None, out / "space.yaml"
+    folder, cluster = RunFolder.of(out), cluster or Cluster()
+    dataset, space_file = None, folder.path / "space.yaml"
     if not resume:
-        asked = request(arguments, out, address=address)
+        asked = request(arguments, folder, cluster=cluster)
         arguments, dataset, space_file = asked.arguments, asked.dataset, asked.space_file
         on_plan(asked.plan)
     from mmsearch.conduct import conduct  # takes seconds, which nobody waits for whose request is impossible
 
-    return conduct(arguments, out, dataset, space_file, resume=resume, address=address, display=display)
+    return conduct(arguments, folder, dataset, space_file, resume=resume, cluster=cluster, display=display)
 
 
 def space_of(file: Path, modalities: Mapping[str, Modality], data: str, arguments: Arguments) -> Space:
@@ -238,18 +245,32 @@ def _at_once(arguments: Arguments) -> int:
     return min(room)
 
 
-def _check_folder(out: Path) -> None:
-    if (out / "sweep.json").exists():
+def _check_folder(folder: RunFolder) -> None:
+    if _holds_sweep(folder):
         raise MMSearchError(
-            f"--out: {out} already holds a sweep; choose another folder, or go on with it: mmsearch resume {out}"
+            f"--out: {folder.address} already holds a sweep; choose another folder, or go on with it: "
+            f"mmsearch resume {folder.address}"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out = folder.path
+    if folder.away is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MMSearchError(f"--out: {out} is there already and is not an empty folder")
     above = next(p for p in (out, *out.parents) if p.exists())
     if not os.access(above, os.W_OK):
         raise MMSearchError(f"--out: cannot write to {above}")
     if shutil.disk_usage(above).free < ROOM:
         raise MMSearchError(f"--out: the disk of {above} is full (less than {ROOM // 2**20} MB free)")
+
+
+def _holds_sweep(folder: RunFolder) -> bool:
+    if folder.away is None:
+        return folder.exists(SWEEP)
+    mark = f"seen-{uuid.uuid4().hex}"
+    try:
+        folder.away.write(mark, b"")
+        folder.away.delete(mark)
+        return folder.exists(SWEEP)
+    except OSError as e:
+        raise MMSearchError(f"--out: {folder.address}: {said(e)}") from None
 
 
 if __name__ == "__main__":

@@ -180,6 +180,7 @@ def concluded(run: Path, study: Any) -> None:
 
 def child(run: Path, address: str, slots: int) -> None:
     """One session of the generated sweep."""
+    from mmsearch.arguments import Cluster
     from mmsearch.search import cluster, runner
     from mmsearch.search.journal import Journal
     from mmsearch.search.study import Study
@@ -190,8 +191,8 @@ def child(run: Path, address: str, slots: int) -> None:
 
     with cluster.quiet(run / "logs" / "ray.log"), Journal(run) as journal:
         study = Study(space_of(run), journal)
-        resources = cluster.connect(address, cpus_per_trial=1, gpus_per_trial=0)
-        resources.concurrent = slots
+        machines = Cluster(address, concurrent=slots)
+        resources = cluster.connect(machines, cpus_per_trial=1, gpus_per_trial=0)
         source = source_of(study, slots)
         runner.run(source, study, run, resources, checkpoint_seconds=0.0, trial_class=StandInTrial)
         concluded(run, study)

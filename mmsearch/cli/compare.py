@@ -17,13 +17,14 @@ from mmsearch.errors import MMSearchError
 from mmsearch.recommend.compare import LEVEL, Comparison, Sweep, compare
 from mmsearch.recommend.words import count, joint_epochs, listed, points, points_interval
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import viewed
 
 HELP = "methods across datasets: average ranks with their critical difference, over finished runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The runs, the budget, and what is made of it."""
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="folders of runs, one a dataset")
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN", help="runs, one a dataset: folders or addresses")
     parser.add_argument(
         "--budget",
         type=float,
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the comparison, and writes the diagram where it is asked for."""
     if args.budget is not None and not args.budget > 0:
         raise MMSearchError(f"--budget: {args.budget:g} is not above 0")
-    found = compare([Sweep.of(recorded(r), read_events(r)) for r in args.run_dirs], args.budget)
+    found = compare([Sweep.of(recorded(r), read_events(r)) for r in map(viewed, args.run_dirs)], args.budget)
     if args.plot:
         from mmsearch.recommend import rank_plot
 

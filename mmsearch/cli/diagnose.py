@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import rich
@@ -17,27 +16,32 @@ from rich.text import Text
 from mmsearch.cli.recommend import recorded
 from mmsearch.recommend.words import UNKNOWN, percent, points
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import RunFolder
 
 HELP = "what the models of a finished run made of each modality: under-training, reliance, calibration, robustness"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("run_dir", metavar="RUN", help="the run's folder, or its address (s3://...)")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the diagnosis into the recommendation and the report, and prints it."""
-    recommendation = recorded(args.run_dir)
+    folder = RunFolder(args.run_dir, "view")
+    folder.copy(lambda name: "/checkpoint/" not in name)
+    run_dir = folder.path
+    recommendation = recorded(run_dir)
     from mmsearch.data import ClipData
     from mmsearch.recommend import diagnosis
 
-    data = ClipData.open(args.run_dir / "data.json")
+    data = ClipData.open(run_dir / "data.json")
     with Console(stderr=True).status("reading the models") as status:
-        found = diagnosis.diagnose(args.run_dir, recommendation, data, say=status.update)
-    diagnosis.write(args.run_dir, found)
-    diagnosis.attach(args.run_dir, recommendation, read_events(args.run_dir), lambda: found)
+        found = diagnosis.diagnose(run_dir, recommendation, data, say=status.update)
+    diagnosis.write(run_dir, found)
+    diagnosis.attach(run_dir, recommendation, read_events(run_dir), lambda: found)
+    folder.send_all()
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:

@@ -12,18 +12,19 @@ HELP = "write a trained model, such as RUN/best, as an ONNX file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model and the file."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the model's folder, such as RUN/best")
+    parser.add_argument("model", metavar="MODEL", help="a model's folder or address, such as RUN/best")
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="where to write it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the file and says what goes in and comes out."""
     from mmsearch import load
+    from mmsearch.search.run_folder import near
     from mmsearch.to_onnx import export_onnx
 
     if not args.onnx.absolute().parent.is_dir():
         raise MMSearchError(f"--onnx: {args.onnx.parent} is no folder")
-    exported = export_onnx(load(args.model), args.onnx)
+    exported = export_onnx(load(near(args.model)), args.onnx)
     for name, shape in exported.inputs.items():
         print(f"input   {name} [{', '.join('clips' if n is None else str(n) for n in shape)}]")
     for name in exported.outputs:

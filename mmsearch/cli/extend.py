@@ -27,7 +27,7 @@ HELP = "add methods, fusions, ranges, trials or seeds to a finished sweep; every
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and what it gets."""
-    parser.add_argument("out", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("out", metavar="RUN", help="the run's folder, or its address (s3://...)")
     parser.add_argument("--methods", type=names, default=(), metavar="A,B", help="these methods too")
     parser.add_argument("--fusions", type=names, default=(), metavar="A,B", help="these fusions too")
     parser.add_argument("--space", type=Path, metavar="YAML", help="a search space in place of the run's")
@@ -46,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Records the extension, then goes on with the sweep."""
-    arguments = extend(args.out, args)
-    return conduct(arguments, args.out, args, resume=True)
+    from mmsearch.search.run_folder import RunFolder
+
+    folder = RunFolder(args.out).taken()
+    return conduct(extend(folder.path, args), folder, args, resume=True)
 
 
 def extend(out: Path, asked: argparse.Namespace) -> Arguments:

@@ -24,7 +24,7 @@ _MANIFESTS = frozenset((".csv", ".parquet", ".pq"))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the clips, and how the answer looks."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the model's folder, such as RUN/best")
+    parser.add_argument("model", metavar="MODEL", help="a model's folder or address, such as RUN/best")
     parser.add_argument(
         "clips",
         type=Path,
@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmsearch import load
+    from mmsearch.search.run_folder import near
     from mmsearch.training.evaluation import pick_device
 
     try:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise MMSearchError(f"--device: {args.device}: {str(error).splitlines()[0]}") from None
-    model = load(args.model)
+    model = load(near(args.model))
     clips = [clip for given in args.clips for clip in clips_of(given, model, args.allow_absolute)]
     predictions = model.predict(clips, device=device)
     if args.json:

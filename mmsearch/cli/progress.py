@@ -56,14 +56,19 @@ class Plan:
     time_budget: float | None = None
 
     @classmethod
-    def of(cls, run_dir: Path) -> Plan:
-        """From the arguments in `RUN/sweep.json`; what is not there is unknown."""
+    def of(cls, run_dir: Path, said: str = "") -> Plan:
+        """From the arguments in `RUN/sweep.json`; what is not there is unknown.
+
+        Args:
+            run_dir: the run's folder.
+            said: where that is, as told to people; empty for the folder itself.
+        """
         try:
             sweep = json.loads((Path(run_dir) / "sweep.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             sweep = {}
         arguments = sweep.get("arguments", sweep)
-        return cls(str(run_dir), *(arguments.get(name) for name in ("trials", "seeds", "time_budget")))
+        return cls(said or str(run_dir), *(arguments.get(name) for name in ("trials", "seeds", "time_budget")))
 
 
 @dataclasses.dataclass

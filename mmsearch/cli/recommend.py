@@ -18,13 +18,14 @@ from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import MMSearchError
 from mmsearch.recommend import card, terminal
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import viewed
 
 HELP = "the recommendation of a run: which method, fusion and knobs, how sure, at what cost; --no-sweep: before any"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, or the dataset."""
-    parser.add_argument("run_dir", type=Path, nargs="?", metavar="RUN", help="the run's folder")
+    parser.add_argument("run_dir", nargs="?", metavar="RUN", help="the run's folder, or its address (s3://...)")
     parser.add_argument("--json", action="store_true", help="as JSON")
     before = parser.add_argument_group("before any sweep")
     before.add_argument("--no-sweep", action="store_true", help="survey a dataset and say what other sweeps tell of it")
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return _expect(args)
     if args.run_dir is None:
         raise MMSearchError("RUN: say which run, or `--dataset X --no-sweep` for a recommendation before any sweep")
-    recommendation = recorded(args.run_dir)
+    recommendation = recorded(viewed(args.run_dir))
     if args.json:
         print(json.dumps(recommendation, indent=2, ensure_ascii=False))
     else:

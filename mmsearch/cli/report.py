@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from mmsearch.cli.recommend import recorded
+from mmsearch.cli.sweep import positive
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
 from mmsearch.recommend import report, tables
@@ -15,6 +16,7 @@ from mmsearch.recommend.media import Clips
 from mmsearch.recommend.page import page
 from mmsearch.recommend.watch import Server
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import RunFolder, viewed
 
 HELP = "write the report of a run from its recommendation and journal, or serve it while the run goes on"
 
@@ -24,12 +26,13 @@ BEHIND = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, and what is made of it where."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("run_dir", metavar="RUN", help="the run's folder, or its address (s3://...)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the HTML goes (default: RUN/report.html)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write Markdown there")
     parser.add_argument(
         "--csv", type=Path, metavar="FOLDER", help="write finalists, comparisons, trials, curves and clips there"
     )
+    parser.add_argument("--price", type=positive, metavar="X", help="of a GPU-hour (a core-hour), to show the cost")
     parser.add_argument(
         "--media",
         action="store_true",
@@ -51,19 +54,24 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         if written:
             raise MMSearchError(f"--{written[0]}: writes a file, which --watch does not; give one of them")
-        return _watch(args.run_dir, args.port or 0)
+        if RunFolder(args.run_dir).away is not None:
+            raise MMSearchError("--watch: follows a run in a folder; of one in a bucket see `mmsearch status`")
+        return _watch(Path(args.run_dir), args.port or 0)
     if args.port is not None:
         raise MMSearchError("--port: belongs to --watch")
-    events, recommendation = read_events(args.run_dir), recorded(args.run_dir)
+    run_dir = viewed(args.run_dir)
+    events, recommendation = read_events(run_dir), recorded(run_dir)
+    if args.price is not None:
+        recommendation["provenance"]["sweep"].setdefault("arguments", {})["price"] = args.price
     if args.out or not written:
-        out = args.out or args.run_dir / "report.html"
-        write_text(out, report.html(recommendation, events, args.run_dir, _clips(args.run_dir) if args.media else None))
+        out = args.out or run_dir / "report.html"
+        write_text(out, report.html(recommendation, events, run_dir, _clips(run_dir) if args.media else None))
         print(out)
     if args.markdown:
-        write_text(args.markdown, markdown(page(recommendation, events, args.run_dir)))
+        write_text(args.markdown, markdown(page(recommendation, events, run_dir)))
         print(args.markdown)
     if args.csv:
-        for path in tables.write(args.csv, recommendation, events, args.run_dir):
+        for path in tables.write(args.csv, recommendation, events, run_dir):
             print(path)
     return 0
 

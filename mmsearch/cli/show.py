@@ -15,6 +15,7 @@ from rich.text import Text
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.recommend.words import UNKNOWN, count, duration, joint_epochs, knobs, percent
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import viewed
 from mmsearch.search.trials import Records, TrialRecord, records
 
 HELP = "one trial of a run: its document, learning curve, reason and log; without TRIAL a table of all"
@@ -25,28 +26,29 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and the trial."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument("run_dir", metavar="RUN", help="the run's folder, or its address (s3://...)")
     parser.add_argument("trial", nargs="?", metavar="TRIAL", help="a trial's identity, or enough of its beginning")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the trial, or the table."""
-    found = records(read_events(args.run_dir))
+    run_dir = viewed(args.run_dir)
+    found = records(read_events(run_dir))
     if args.trial is None:
         rich.print(_table(found))
     else:
         trial = _find(found, args.trial, args.run_dir)
-        rich.print(_trial(trial, _log(args.run_dir, trial.trial_id)))
+        rich.print(_trial(trial, _log(run_dir, trial.trial_id)))
     return 0
 
 
-def _find(found: Records, wanted: str, run_dir: Path) -> TrialRecord:
+def _find(found: Records, wanted: str, run: str) -> TrialRecord:
     matches = [r for i, r in found.items() if i.startswith(wanted)]
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise MMSearchError(f"{run_dir}: {wanted!r} begins {count(len(matches), 'trial')}; give more of it")
-    raise MMSearchError(f"{run_dir}: no trial {wanted!r}{nearest(wanted, found)}")
+        raise MMSearchError(f"{run}: {wanted!r} begins {count(len(matches), 'trial')}; give more of it")
+    raise MMSearchError(f"{run}: no trial {wanted!r}{nearest(wanted, found)}")
 
 
 def _log(run_dir: Path, trial_id: str) -> list[str]:

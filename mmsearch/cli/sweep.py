@@ -15,7 +15,9 @@ from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import Interrupted, MMSearchError
 
 if TYPE_CHECKING:
+    from mmsearch.arguments import Cluster
     from mmsearch.cli.progress import Progress
+    from mmsearch.search.run_folder import RunFolder
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
 DRY_RUN = "check the request and print the plan; nothing is started"
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sweep's own arguments; a default of None tells `--resume` what was not said."""
     parser.add_argument("--dataset", metavar="YAML|demo", help="a dataset YAML, or `demo` for the embedded clips")
     parser.add_argument("--space", metavar="YAML", help="the search space (default: search_spaces/default.yaml)")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/NAME of the dataset)")
+    parser.add_argument("--out", metavar="RUN", help="a folder or s3://... (default: runs/NAME of the dataset)")
     parser.add_argument("--methods", type=names, metavar="A,B", help="only these methods, and the baselines")
     parser.add_argument("--fusions", type=names, metavar="A,B", help="only these fusions")
     add_budgets(parser)
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--margin", type=_margin, metavar="POINTS", help="a smaller gain over joint training is none (default: 0.5)"
     )
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
-    parser.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="cores of a trial (default: 1)")
+    parser.add_argument("--cpus-per-trial", type=positive, metavar="N", help="cores of a trial (default: 1)")
     parser.add_argument(
         "--gpus-per-trial", type=_gpus, metavar="N", help="GPUs, or auto: what each method needs (default: one if any)"
     )
@@ -66,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--log", type=names, metavar="A,B", help="tell trackers too: tensorboard, mlflow, wandb")
     parser.add_argument("--log-clips", action="store_true", default=None, help="with class names and paths")
+    parser.add_argument("--price", type=positive, metavar="X", help="of a GPU-hour (a core-hour), for the report")
     parser.add_argument(
         "--no-refit", action="store_true", default=None,
         help="hand over the confirmation's model of the median seed; none is trained on all development clips",
@@ -79,7 +82,7 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
     """What may grow when a run is resumed."""
     parser.add_argument("--trials", type=count, metavar="N", help="trials of the search (default: 48)")
     parser.add_argument(
-        "--budget", type=_positive, metavar="JOINT_EPOCHS", help="of the whole sweep; 60 %% of it searches"
+        "--budget", type=positive, metavar="JOINT_EPOCHS", help="of the whole sweep; 60 %% of it searches"
     )
     parser.add_argument(
         "--time-budget", type=_duration, metavar="90m", help="90s, 90m, 2h, 1h30m; 60 %% of it searches"
@@ -88,7 +91,17 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
 
 def add_session(parser: argparse.ArgumentParser) -> None:
     """What may differ every time."""
-    parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: this machine)")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="a running Ray cluster (default: $RAY_ADDRESS, else this machine)"
+    )
+    parser.add_argument(
+        "--concurrent",
+        type=count,
+        metavar="N",
+        help="trials at once; on a cluster that grows, how far (default: what its machines hold now)",
+    )
+    parser.add_argument("--gpu-kind", metavar="NAME", help="of which kind a trial's GPU is, such as A100")
+    parser.add_argument("--memory-per-trial", type=positive, metavar="GIB", help="memory that a trial asks for")
     parser.add_argument("--plain", action="store_true", help="progress as plain lines, for logs")
 
 
@@ -97,7 +110,7 @@ RECORDED = (
     "allocation", "seeds", "margin", "seed",
     "cpus_per_trial", "gpus_per_trial", "keep", "hang_after",
     "store", "max_bad", "allow_absolute", "stream", "objectives", "log",
-    "log_clips", "sampler", "points", "warm_start", "optuna", "no_refit",
+    "log_clips", "sampler", "points", "warm_start", "optuna", "price", "no_refit",
 )  # fmt: skip
 """The arguments that make a sweep what it is."""
 
@@ -105,6 +118,7 @@ RECORDED = (
 def run(args: argparse.Namespace) -> int:
     """Runs the sweep, or resumes it."""
     from mmsearch.arguments import Arguments, recorded
+    from mmsearch.search.run_folder import RunFolder
     from mmsearch.sweep import DEMO
 
     given = {k: getattr(args, k) for k in RECORDED if getattr(args, k) is not None}
@@ -116,49 +130,63 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         if args.out is None:
             raise MMSearchError("--resume: say which run with --out RUN")
-        return begin(recorded(args.out).grown(given), args.out, args, resume=True)
+        folder = RunFolder(args.out).taken()
+        return begin(recorded(folder.path).grown(given), folder, args, resume=True)
     if args.dataset is None:
         raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
     if args.dataset == DEMO:
         given = {**DEMO_DEFAULTS, **given}
     out = args.out or Path("runs") / (DEMO if args.dataset == DEMO else Path(args.dataset).stem)
-    return begin(Arguments(**given), out, args, resume=False)
+    return begin(Arguments(**given), RunFolder(out), args, resume=False)
 
 
-def begin(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
+def begin(arguments, folder: RunFolder, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
     """Runs or resumes a sweep, or only prints its plan."""
     if not args.dry_run:
-        return conduct(arguments, out, args, resume=resume)
+        return conduct(arguments, folder, args, resume=resume)
     from mmsearch.sweep import request
 
-    print(plan.render(request(arguments, out.absolute(), resume=resume, address=args.address).plan))
+    print(plan.render(request(arguments, folder, resume=resume, cluster=cluster_of(args)).plan))
     return 0
 
 
-def conduct(arguments, out: Path, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
+def cluster_of(args: argparse.Namespace) -> Cluster:
+    """The machines that are asked for."""
+    from mmsearch.arguments import Cluster
+
+    address = {"address": args.address} if args.address else {}
+    memory = args.memory_per_trial * 2**30 if args.memory_per_trial else None
+    return Cluster(**address, concurrent=args.concurrent, gpu_kind=args.gpu_kind, memory=memory)
+
+
+def conduct(arguments, folder: RunFolder, args: argparse.Namespace, *, resume: bool) -> int:  # type: ignore[no-untyped-def]
     """Runs a sweep with the progress on the screen, and prints its recommendation."""
     from mmsearch.sweep import sweep
 
-    def display(stream: TextIO, run_dir: Path, events: list[dict[str, Any]]) -> Progress:
+    def display(stream: TextIO, folder: RunFolder, events: list[dict[str, Any]]) -> Progress:
         from mmsearch.cli.progress import Plan, Progress
 
-        return Progress(stream, args.plain or not stream.isatty(), Plan.of(run_dir), events)
+        plan = Plan.of(folder.path, folder.said)
+        return Progress(stream, args.plain or not stream.isatty(), plan, events)
 
     try:
         recommendation = sweep(
             arguments,
-            out,
+            folder,
             resume=resume,
-            address=args.address,
+            cluster=cluster_of(args),
             display=display,
             on_plan=lambda intended: print(plan.render(intended), flush=True),
         )
     except Interrupted as e:
-        print(f"{e}\ngo on with: python -m mmsearch resume {out}")
+        print(f"{e}\ngo on with: python -m mmsearch resume {folder.said}")
         return 130
     from mmsearch.recommend import terminal
 
     Console().print(terminal.render(recommendation))
+    out = folder.path if folder.away else Path(folder.said)
+    if folder.away:
+        print(f"run: {folder.address}; a copy of it:")
     print(f"report: {out / 'report.html'}")
     print(f"model: {out / 'best'} (`mmsearch predict {out / 'best'} CLIPS`)")
     return 0
@@ -181,7 +209,8 @@ def _seed(text: str) -> int:
     return _number(text, int, 0)
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """A number above zero."""
     value = _number(text, float, 0)
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")

@@ -66,6 +66,7 @@ def prepare(
     dataset: Dataset,
     store_dir: str | Path,
     *,
+    on_begin: Callable[[], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
     max_quarantined: float = 0.5,
@@ -81,6 +82,7 @@ def prepare(
         dataset: what to decode.
         store_dir: the store's folder, made where it is missing, or the address of one elsewhere; see
             :class:`mmsearch.data.places.Place`.
+        on_begin: called before anything is decoded, where there is something to decode.
         on_progress: called with the clips that are in the store by now and those that were not at first.
         on_wait: called with a line for people when the rest of the work is another process's.
         max_quarantined: the share of clips that may be set aside before the dataset counts as broken.
@@ -102,6 +104,8 @@ def prepare(
         mine: set[str] = set()
         lost: dict[str, str] = {}
         if items:
+            if on_begin is not None:
+                on_begin()
             on_progress, on_wait = on_progress or (lambda done, total: None), on_wait or (lambda line: None)
             mine, lost = _decode(items, _stored_as(dataset), store, shard_clips, on_progress, on_wait)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where a store lies: a folder, or a prefix in a bucket, through pyarrow's file systems.
+"""Where a store or a run lies: a folder, or a prefix in a bucket, through pyarrow's file systems.
 
 Files are written whole, one name at a time; whoever lists a place sees a file with all its bytes or not at all.
 """
@@ -6,6 +6,7 @@ Files are written whole, one name at a time; whoever lists a place sees a file w
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -14,9 +15,12 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 from mmsearch.errors import MMSearchError
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,6 +70,7 @@ class Place:
         text: the absolute path, or the address; free of credentials, so fit for files and messages.
         folder: the folder where it is on this machine's file system, else None.
         near: a folder of this machine for what belongs to the place: the folder itself, or the node's cache of it.
+        base: the place as its file system knows it, without a `/` at the end.
 
     Raises:
         MMSearchError: no such kind of place, or the address holds credentials.
@@ -78,6 +83,7 @@ class Place:
         if scheme in ("", "file"):
             self.folder = Path(text.removeprefix("file://")).absolute()
             self.text, self.near = str(self.folder), self.folder
+            self.base = self.text
             return
         self.text = text
         self._connect(scheme)
@@ -91,22 +97,29 @@ class Place:
         if "@" in self.text or secret:
             what = f"the parameter {secret!r}" if secret else "what stands before the @"
             raise MMSearchError(
-                f"{scheme}://...: credentials do not belong in the address of a store ({what}); "
+                f"{scheme}://...: credentials do not belong in an address ({what}); "
                 "leave them to the environment (AWS_ACCESS_KEY_ID and so on) or to the machine's role"
             )
         try:
-            self._fs, self._base = fs.FileSystem.from_uri(self.text)
+            self.filesystem, self.base = fs.FileSystem.from_uri(self.text)
         except (ValueError, OSError) as error:
-            raise MMSearchError(f"{self.text}: no place for a store: {said(error)}") from None
-        self._base = self._base.rstrip("/")
-        if not self._base:
-            raise MMSearchError(f"{self.text}: no place for a store: it names no bucket or folder")
+            raise MMSearchError(f"{self.text}: no place for files: {said(error)}") from None
+        self.base = self.base.rstrip("/")
+        if not self.base:
+            raise MMSearchError(f"{self.text}: no place for files: it names no bucket or folder")
 
     def __str__(self) -> str:
         return self.text
 
+    @functools.cached_property
+    def filesystem(self) -> fs.FileSystem:
+        """As pyarrow has it."""
+        from pyarrow import fs
+
+        return fs.LocalFileSystem() if self.folder is not None else fs.FileSystem.from_uri(self.text)[0]
+
     def _at(self, name: str) -> str:
-        return f"{self._base}/{name}"
+        return f"{self.base}/{name}"
 
     def files(self, folder: str) -> dict[str, Seen]:
         """The files of one of its folders by name, hidden ones left out; none where the folder is not there.
@@ -125,10 +138,45 @@ class Place:
             return found
         from pyarrow import fs
 
-        for info in self._fs.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True)):
+        for info in self.filesystem.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True)):
             if info.type == fs.FileType.File and not info.base_name.startswith("."):
                 found[info.base_name] = Seen(info.size, info.mtime_ns or 0)
         return found
+
+    def tree(self, folder: str = "") -> dict[str, Seen]:
+        """All files below one of its folders, by name from the place on; none where the folder is not there.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._at(folder).rstrip("/"), recursive=True, allow_not_found=True)
+        return {
+            info.path[len(self.base) + 1 :]: Seen(info.size, info.mtime_ns or 0)
+            for info in self.filesystem.get_file_info(selector)
+            if info.type == fs.FileType.File
+        }
+
+    def seen(self, name: str) -> Seen | None:
+        """A file as a listing shows it; None where it is not there.
+
+        Raises:
+            OSError: the place cannot be read.
+        """
+        from pyarrow import fs
+
+        info = self.filesystem.get_file_info(self._at(name))
+        return Seen(info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else None
+
+    def remove(self, folder: str) -> None:
+        """Removes one of its folders and all that is in it; one that is gone already is no error.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self._at(folder))
 
     def open(self, name: str) -> BinaryIO:
         """A file for reading from beginning to end.
@@ -136,7 +184,9 @@ class Place:
         Raises:
             OSError: it is not there, or cannot be read.
         """
-        return self._fs.open_input_stream(self._at(name)) if self.folder is None else (self.folder / name).open("rb")
+        if self.folder is not None:
+            return (self.folder / name).open("rb")
+        return self.filesystem.open_input_stream(self._at(name))
 
     def read(self, name: str) -> bytes:
         """All of a file.
@@ -187,21 +237,30 @@ class Place:
         if self.folder is not None:
             path.replace(self.folder / name)
             return
-        with path.open("rb") as source:
-            self._upload(name, lambda sink: shutil.copyfileobj(source, sink, CHUNK))
+        with path.open("rb") as file:
+            self.copy(file, name)
         path.unlink()
 
+    def copy(self, file: BinaryIO, name: str) -> None:
+        """Copies a file of this machine to a name; for a place elsewhere.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file.seek(0)
+        self._upload(name, lambda sink: shutil.copyfileobj(file, sink, CHUNK))
+
     def _upload(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
-        if self._fs.type_name in ("s3", "gcs", "abfs"):
-            with self._fs.open_output_stream(self._at(name)) as sink:
+        if self.filesystem.type_name in ("s3", "gcs", "abfs"):
+            with self.filesystem.open_output_stream(self._at(name)) as sink:
                 fill(sink)
             return
         head, _, tail = self._at(name).rpartition("/")
-        self._fs.create_dir(head)
+        self.filesystem.create_dir(head)
         fresh = f"{head}/.{tail}.{uuid.uuid4().hex}.tmp"
-        with self._fs.open_output_stream(fresh) as sink:
+        with self.filesystem.open_output_stream(fresh) as sink:
             fill(sink)
-        self._fs.move(fresh, f"{head}/{tail}")
+        self.filesystem.move(fresh, f"{head}/{tail}")
 
     def delete(self, name: str) -> None:
         """Removes a file; one that is gone already is no error.
@@ -213,7 +272,7 @@ class Place:
             if self.folder is not None:
                 (self.folder / name).unlink()
             else:
-                self._fs.delete_file(self._at(name))
+                self.filesystem.delete_file(self._at(name))
 
     def now(self) -> int:
         """The time by the place's own clock, in nanoseconds; found by writing a small file.

@@ -89,16 +89,15 @@ def diagnose(
     return found
 
 
-def diagnose_run(run_dir: str) -> dict[str, Any]:
+def diagnose_run(run_dir: Path) -> dict[str, Any]:
     """As :func:`diagnose`, of the recommendation that a run's folder has; for a worker of the cluster.
 
     Where it fails, that is the diagnosis, and the traceback is in `RUN/logs/diagnosis.log`.
     """
-    place = Path(run_dir)
     try:
-        return diagnose(place, card.read(place), clips(str(place / "data.json")))
+        return diagnose(run_dir, card.read(run_dir), clips(str(run_dir / "data.json")))
     except Exception as error:
-        log = log_file(place, "diagnosis")
+        log = log_file(run_dir, "diagnosis")
         log.parent.mkdir(exist_ok=True)
         log.write_text(traceback.format_exc(), encoding="utf-8")
         return failed(str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}")

@@ -54,7 +54,7 @@ def page(
         _evidence(rec),
         sections.inside(rec, found, metrics),
         sections.clips(rec, run_dir, shown),
-        sections.search(rec, found, metrics, look),
+        sections.search(rec, found, metrics, look, events),
         _provenance(rec),
     ]
     return Page(
@@ -90,6 +90,7 @@ def live(events: Sequence[Mapping[str, Any]], name: str) -> Page:
     blocks: list[Block] = [
         _methods(trials),
         *(f for f in drawn if f),
+        *(t for t in [sections.spent(events, None)] if t),
         *([sections.trials_table(trials)] if trials else []),
     ]
     return Page(

@@ -13,6 +13,7 @@ from mmsearch.methods import METHODS
 from mmsearch.recommend import explain, figures, figures_models, figures_search, media, words
 from mmsearch.recommend.content import STATES, Block, Media, Section, Sentences, Table
 from mmsearch.recommend.figures import Figure
+from mmsearch.recommend.spending import spending
 from mmsearch.search.fairness import full_curves, rank_agreement
 from mmsearch.search.importance import ENOUGH, importances, shared_importance
 from mmsearch.search.objectives import OBJECTIVES
@@ -225,11 +226,46 @@ def _changed(
     return Table(name, f"{title}: {len(changed)}", CLIP_COLUMNS, clip_rows(changed[:CLIPS], names, classes), note)
 
 
+def spent(events: Sequence[Mapping[str, Any]], price: float | None) -> Table | None:
+    """The table of device-hours by method, and of what was lost and idle.
+
+    Args:
+        events: the journal's.
+        price: of a device-hour, in whatever money; None for hours alone.
+    """
+    found = spending(events)
+    if found is None or not found.held:
+        return None
+
+    def row(name: str, hours: float, lost: float, losses: int) -> list[str]:
+        money = [] if price is None else [f"{price * hours:.2f}"]
+        return [name, words.hours(hours), f"{hours / found.held:.0%}", *money, words.hours(lost), str(losses)]
+
+    methods = sorted(found.methods.items(), key=lambda item: -item[1].hours)
+    idle = max(0.0, found.held - found.used)
+    rows = [row(name, used.hours, used.lost, used.losses) for name, used in methods]
+    rows += [
+        row("no trial", idle, 0.0, 0),
+        row("held in all", found.held, found.lost, sum(m.losses for _, m in methods)),
+    ]
+    money = [] if price is None else ["cost"]
+    at = "" if price is None else f" The cost is at {price:g} a {found.device}-hour."
+    return Table(
+        "spent",
+        f"{found.device}-hours",
+        ["method", f"{found.device}-hours", "share", *money, "of them lost", "workers lost"],
+        rows,
+        "All trials of a method, confirmation included; teachers are trials of unimodal. Lost is what was trained "
+        "again after a preemption or a stop. No trial: decoding, starting, deciding, and what nobody used." + at,
+    )
+
+
 def search(
     rec: Mapping[str, Any],
     found: Records,
     metrics: Mapping[str, Mapping[int, Mapping[str, float]]],
     look: Mapping[str, figures.Look],
+    events: Sequence[Mapping[str, Any]],
 ) -> Section:
     """What was tried, at what cost, and what it teaches."""
     trials = list(found.values())
@@ -247,6 +283,7 @@ def search(
         *_signals(rec, metrics),
         _pareto(rec.get("pareto") or []),
         _fairness(searched),
+        spent(events, rec["provenance"]["sweep"].get("arguments", {}).get("price")),
         trials_table(trials),
     ]
     return Section(

@@ -55,6 +55,11 @@ def duration(seconds: float | None) -> str:
     return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
+def hours(value: float) -> str:
+    """Device-hours, in three digits where there are few: `0.031`, `1.25`, `240`."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def joint_epochs(value: float | None) -> str:
     """A cost: `15.0`, `1240`."""
     if value is None:

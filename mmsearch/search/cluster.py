@@ -11,16 +11,20 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import ray
-from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mmsearch.errors import MMSearchError
+from mmsearch.arguments import Cluster
+from mmsearch.data.places import Place, said
+from mmsearch.errors import MMSearchError, nearest
 
 _REFRESH_S = 5.0
 _ANSWER_S = 60.0
+
+_KIND = "accelerator_type:"
+_MARK = 0.001
 
 SHAPES = 3
 """Resource shapes of a sweep at most: a worker is used again only by trials of its own shape, and starts slowly."""
@@ -42,7 +46,7 @@ class Resources:
     Attributes:
         cpus: processor cores; also the threads of its training.
         gpus: GPUs; a share below 1 lets trials share one, each with that share of its memory.
-        concurrent: trials at once; None for as many as the cluster has room for now.
+        concurrent, gpu_kind, memory: see :class:`mmsearch.arguments.Cluster`.
         by_method: GPUs of the trials of a method, where they are not `gpus`.
 
     Raises:
@@ -52,6 +56,8 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
     concurrent: int | None = None
+    gpu_kind: str | None = None
+    memory: float | None = None
     by_method: Mapping[str, float] = dataclasses.field(default_factory=dict)
     _nodes: list[dict[str, float]] = dataclasses.field(default_factory=list, init=False)
     _counted: float = dataclasses.field(default=-_REFRESH_S, init=False)
@@ -70,7 +76,18 @@ class Resources:
     def bundle(self, method: str | None = None) -> dict[str, float]:
         """As Ray takes it: that of a method's trials, or what every other trial gets."""
         gpus = self.gpus if method is None else self.by_method.get(method, self.gpus)
-        return {"CPU": self.cpus} | ({"GPU": gpus} if gpus else {})
+        return (
+            {"CPU": self.cpus}
+            | ({"GPU": gpus} if gpus else {})
+            | ({"memory": self.memory} if self.memory else {})
+            | ({f"{_KIND}{self.gpu_kind}": _MARK} if self.gpu_kind else {})
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Those of a Ray task that gets what a trial gets."""
+        kind = {"accelerator_type": self.gpu_kind} if self.gpu_kind else {}
+        memory = {"memory": self.memory} if self.memory else {}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **kind, **memory}
 
     def slots(self) -> int:
         """How many trials may run at once, at least one."""
@@ -91,6 +108,15 @@ class Resources:
         used = sum(self.bundle(m).get("GPU", 0.0) for m in running)
         return used + min(self.gpus, *self.by_method.values()) <= sum(n.get("GPU", 0.0) for n in self._alive())
 
+    def held(self) -> dict[str, float]:
+        """What the machines have that are there now: `nodes`, `cpus` and `gpus`."""
+        nodes = self._alive()
+        return {
+            "nodes": len(nodes),
+            "cpus": sum(n.get("CPU", 0.0) for n in nodes),
+            "gpus": sum(n.get("GPU", 0.0) for n in nodes),
+        }
+
     def _alive(self) -> list[dict[str, float]]:
         if time.monotonic() - self._counted >= _REFRESH_S:
             self._nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
@@ -98,90 +124,136 @@ class Resources:
         return self._nodes
 
 
+def needs(bundle: Mapping[str, float]) -> str:
+    """`1 CPU, 1 GPU of kind A100, 16 GiB memory`."""
+    kind = next((f" of kind {k.removeprefix(_KIND)}" for k in bundle if k.startswith(_KIND)), "")
+    texts = [f"{n:g} {k}{kind if k == 'GPU' else ''}" for k, n in bundle.items() if k in ("CPU", "GPU")]
+    return ", ".join([*texts, *([f"{bundle['memory'] / 2**30:g} GiB memory"] if "memory" in bundle else [])])
+
+
 def _fit(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     return int(min((node.get(key, 0.0) + 1e-6) // need for key, need in bundle.items() if need))
 
 
 def connect(
-    address: str | None = None, cpus_per_trial: float = 1.0, gpus_per_trial: float | str | None = None
+    cluster: Cluster | None = None,
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float | str | None = None,
 ) -> Resources:
     """Starts Ray on this machine, or connects to a running cluster, and checks that a trial fits.
 
     Args:
-        address: of a running cluster; None for this machine alone.
+        cluster: the machines; by default those of `$RAY_ADDRESS`, or this one.
         cpus_per_trial: processor cores.
-        gpus_per_trial: None or `auto` for one where the cluster has any.
+        gpus_per_trial: None or `auto` for one where the cluster has any now.
 
     Raises:
         MMSearchError: no cluster there, or no machine of it can hold a trial.
     """
+    cluster = cluster or Cluster()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
         try:
             ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
+                address=cluster.address or "local",
+                include_dashboard=False if cluster.address is None else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise MMSearchError(f"Ray at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+            raise MMSearchError(f"Ray at {cluster.address or 'this machine'}: {str(error).splitlines()[0]}") from None
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    most = state.get_max_resources_from_cluster_config() or {}
     if gpus_per_trial is None or isinstance(gpus_per_trial, str):
-        gpus_per_trial = 1.0 if any(n.get("GPU", 0) for n in nodes) or most.get("GPU") else 0.0
-    resources = Resources(cpus_per_trial, gpus_per_trial)
-    for key, asked in resources.bundle().items():
-        have = max([float(most.get(key, 0)), *(n.get(key, 0.0) for n in nodes)])
-        if asked > have:
-            disconnect()
-            raise MMSearchError(
-                f"--{key.lower()}s-per-trial: a trial asks for {asked:g} {key}s, "
-                f"the largest machine of the cluster has {have:g}"
-            )
+        gpus_per_trial = 1.0 if any(n.get("GPU", 0) for n in nodes) else 0.0
+    resources = Resources(
+        cpus_per_trial, gpus_per_trial, cluster.concurrent, gpu_kind=cluster.gpu_kind, memory=cluster.memory
+    )
+    grows = cluster.address is not None and cluster.concurrent is not None
+    if not grows and not any(_fit(node, resources.bundle()) for node in nodes):
+        disconnect()
+        raise MMSearchError(_too_much(resources.bundle(), nodes))
     return resources
 
 
-def check_shared(out: Path) -> None:
-    """Checks that every machine that the cluster has now sees a run's folder, by looking for a file there.
+def _too_much(bundle: Mapping[str, float], nodes: Collection[Mapping[str, float]]) -> str:
+    """Why no machine holds a trial."""
+    for key, flag in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial"), ("memory", "--memory-per-trial")):
+        most = max(node.get(key, 0.0) for node in nodes)
+        if bundle.get(key, 0.0) > most:
+            unit = 2**30 if key == "memory" else 1
+            name = "GiB memory" if key == "memory" else f"{key}s"
+            return (
+                f"{flag}: a trial asks for {bundle[key] / unit:g} {name}, the largest machine of the cluster has "
+                f"{most / unit:.4g}; on a cluster that grows, --concurrent says how far"
+            )
+    kinds = {k.removeprefix(_KIND) for node in nodes for k in node if k.startswith(_KIND)}
+    for key in bundle:
+        if key.startswith(_KIND) and key.removeprefix(_KIND) not in kinds:
+            return f"--gpu-kind: no machine of the cluster has that{nearest(key.removeprefix(_KIND), kinds)}"
+    return f"no machine of the cluster has all of what a trial asks for: {needs(bundle)}"
+
+
+def check_shared(argument: str, place: str | Path | Place, file: str | None = None) -> None:
+    """Checks that every machine that the cluster has now sees what this one sees, by looking for a file there.
+
+    Args:
+        argument: which names the place.
+        place: a folder or a bucket.
+        file: one that is there; None to write one, where that can be done.
 
     Raises:
-        MMSearchError: one of them does not.
+        MMSearchError: a machine does not see it.
     """
     here = ray.get_runtime_context().get_node_id()
     others = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["NodeID"] != here}
     if not others:
         return
-    mark = out / f".seen-{uuid.uuid4().hex}"
-    mark.touch()
+    place = place if isinstance(place, Place) else Place(place)
+    mark = file or f"seen-{uuid.uuid4().hex}"
     try:
+        if file is None:
+            place.write(mark, b"")
         asked = {
-            _is_there.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(mark): name
+            _sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+                place.text, mark
+            ): name
             for node, name in others.items()
         }
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
-        blind = sorted(asked[answer] for answer in answered if not _told(answer))
+        blind = sorted((asked[answer], why) for answer in answered if (why := _told(answer)))
+    except OSError:
+        return
     finally:
-        mark.unlink(missing_ok=True)
+        if file is None:
+            with contextlib.suppress(OSError):
+                place.delete(mark)
+    names = ", ".join(name for name, _ in blind)
+    if blind and place.folder is None:
+        raise MMSearchError(f"{argument}: {names} of the cluster cannot read {place}: {blind[0][1]}")
     if blind:
         raise MMSearchError(
-            f"--out: {out} is a folder of this machine alone; {', '.join(blind)} of the cluster cannot see it, and its "
-            "trials would be lost there; give a folder on storage that every machine mounts"
+            f"{argument}: {place} is a folder of this machine alone; {names} of the cluster cannot see it; use storage "
+            "that every machine mounts, or a bucket (s3://, gs://)"
         )
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _is_there(path: Path) -> bool:
-    return path.is_file()
+def _sees(address: str, mark: str) -> str:
+    """Why this machine does not see a file; empty where it does."""
+    try:
+        Place(address).read(mark)
+    except (OSError, MMSearchError) as error:
+        return said(error)
+    return ""
 
 
-def _told(answer: ray.ObjectRef) -> bool:
+def _told(answer: ray.ObjectRef) -> str:
     """The answer of a machine; one that has gone since sees nothing wrong."""
     try:
-        return bool(ray.get(answer))
+        return str(ray.get(answer))
     except ray.exceptions.RayError:
-        return True
+        return ""
 
 
 def disconnect() -> None:

@@ -18,13 +18,11 @@ import numpy as np
 import torch
 
 from mmsearch.data.clips import ClipData
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MMSearchError, StorageError
 from mmsearch.files import storage_trouble, write_text
 from mmsearch.search.journal import Event
+from mmsearch.search.run_folder import RunFolder
 from mmsearch.training import EpochResult, Evaluation, train
-
-CHECKPOINT_SECONDS = 10.0
-"""A checkpoint is written after the first epoch that ends so long after the last one."""
 
 
 class Run(Protocol):
@@ -92,24 +90,14 @@ def log_file(run_dir: Path, trial_id: str) -> Path:
     return run_dir / "logs" / f"{trial_id}.log"
 
 
-def heartbeat(run_dir: Path, trial_id: str) -> Path:
-    """A file whose time of change is when the trial's worker last did something."""
-    return trial_dir(run_dir, trial_id) / "heartbeat"
+def heartbeat(trial_id: str) -> str:
+    """The name of a file whose time of change is when the trial's worker last did something."""
+    return f"trials/{trial_id}/heartbeat"
 
 
-def tidy(run_dir: Path, trial_id: str, *, keep: bool) -> None:
+def tidy(run: RunFolder | Path, trial_id: str, *, keep: bool) -> None:
     """Removes what a finished trial needs no more: everything, or with `keep` all but its model and figures."""
-    folder = trial_dir(run_dir, trial_id)
-    kept = {"weights", _SELECT} if keep else set()
-    for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if path.name in kept:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    RunFolder.of(run).remove(f"trials/{trial_id}", keep={"weights", _SELECT} if keep else ())
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -131,42 +119,45 @@ class Job:
     it heard of an epoch hears of it later.
 
     Args:
-        run_dir: the run's folder.
+        run: the run's folder.
         trial_id: the trial.
         stage: of a `confirm` trial the figures on select are kept beside the model.
         document: resolved.
         device: `cpu`, `cuda`, …
         micro_batch: clips a forward pass; None for the whole batch. It is halved where that does not fit in memory.
-        checkpoint_seconds: see :data:`CHECKPOINT_SECONDS`.
+        checkpoint_seconds: how old a checkpoint may get before an epoch's end writes a new one; None for the folder's
+            own pace.
         open_run: makes the training run.
     """
 
     def __init__(
         self,
-        run_dir: Path,
+        run: RunFolder | Path,
         trial_id: str,
         stage: str,
         document: dict[str, Any],
         *,
         device: str = "auto",
         micro_batch: int | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checkpoint_seconds: float | None = None,
         open_run: OpenRun = training,
     ) -> None:
-        self.run_dir = run_dir
+        self.folder = RunFolder.of(run)
+        self.run_dir = self.folder.path
         self.trial_id = trial_id
         self.stage = stage
         self.document = document
         self.device = device
         self.micro_batch = micro_batch
-        self._every = checkpoint_seconds
+        self._every = self.folder.pace.checkpoint if checkpoint_seconds is None else checkpoint_seconds
         self._open_run = open_run
         self._run: Run | None = None
         self._over = False
         self._saved_ticks = 0
         self._saved_at = time.monotonic()
         self._beaten = 0.0
-        self._dir = trial_dir(run_dir, trial_id)
+        self._name = f"trials/{trial_id}"
+        self._dir = trial_dir(self.run_dir, trial_id)
 
     def step(self) -> list[Event]:
         """Opens the run (first call, or after `halved`) or trains one epoch.
@@ -185,17 +176,27 @@ class Job:
     def close(self) -> None:
         """Keeps what has been done since the last checkpoint, where the trial still runs."""
         run = self._run
-        if run is not None and not self._over and run.ticks > self._saved_ticks and self._dir.is_dir():
-            with contextlib.suppress(OSError, MMSearchError):
+        with contextlib.suppress(OSError, MMSearchError):
+            if run is not None and not self._over and run.ticks > self._saved_ticks and self._wanted():
                 self._save(run)
+        self.leave()
+
+    def leave(self) -> None:
+        """Removes this machine's copy of the trial's files, where the run is in a bucket."""
+        if self.folder.away is not None:
+            shutil.rmtree(self._dir, ignore_errors=True)
+
+    def _wanted(self) -> bool:
+        """Whether the trial has not been told and tidied meanwhile."""
+        return self.folder.exists(f"{self._name}/{_EPOCHS}")
 
     def _trouble(self, error: Exception) -> Event:
         too_large = self._run if out_of_memory(error) else None
         reason = str(error) if isinstance(error, MMSearchError) else f"{type(error).__name__}: {error}"
         try:
-            storage = storage_trouble(error, self.run_dir)
+            storage = str(error) if isinstance(error, StorageError) else storage_trouble(error, self.run_dir)
             self._log()
-        except OSError as second:
+        except (OSError, StorageError) as second:
             storage = storage_trouble(second, self.run_dir) or str(second)
         if storage is not None:
             self._over = True
@@ -215,17 +216,21 @@ class Job:
         log.parent.mkdir(exist_ok=True)
         with log.open("a") as file:
             traceback.print_exc(file=file)
+        self.folder.send(f"logs/{self.trial_id}.log")
 
     def _beat(self) -> None:
-        if time.monotonic() - self._beaten >= 1.0:
-            heartbeat(self.run_dir, self.trial_id).touch()
+        if time.monotonic() - self._beaten >= self.folder.pace.beat:
+            self.folder.touch(heartbeat(self.trial_id))
             self._beaten = time.monotonic()
 
     def _start(self) -> Iterator[Event]:
+        self.leave()
+        self.folder.fetch("data.json")
         if not self.run_dir.is_dir():
             raise FileNotFoundError(self.run_dir)
         self._dir.mkdir(parents=True, exist_ok=True)
         self._beat()
+        self.folder.fetch(self._name, only=lambda name: name != heartbeat(self.trial_id))
         if self.micro_batch is not None:
             gc.collect()
             torch.cuda.empty_cache()
@@ -237,6 +242,7 @@ class Job:
         self._run = run
         done = [e for e in self._past() if e["epoch"] <= run.epoch]
         write_text(self._dir / _EPOCHS, "".join(json.dumps(e) + "\n" for e in done))
+        self.folder.send(f"{self._name}/{_EPOCHS}")
         yield {"event": "started", "epoch": run.epoch}
         yield from done
 
@@ -265,6 +271,8 @@ class Job:
 
     def _teachers(self) -> dict[str, Path]:
         folders = {u: weights_dir(self.run_dir, t) for u, t in self.document["teachers"].items()}
+        for trial_id in self.document["teachers"].values():
+            self.folder.fetch(f"trials/{trial_id}", only=lambda name: name.endswith("/weights"))
         for u, folder in folders.items():
             if not folder.is_dir():
                 raise MMSearchError(f"the teacher of {u} (trial {folder.parent.name}) has left no model; it failed")
@@ -275,15 +283,14 @@ class Job:
         return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
 
     def _save(self, run: Run) -> None:
-        older = [self._dir / _CHECKPOINTS / str(ticks) for ticks in self._checkpoints()]
         fresh, final = self._dir / _CHECKPOINTS / "fresh", self._dir / _CHECKPOINTS / str(run.ticks)
         run.save(fresh)
         _through(self._dir / _EPOCHS)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
-        for path in older:
-            if path != final:
-                shutil.rmtree(path, ignore_errors=True)
+        self.folder.send(f"{self._name}/{_EPOCHS}")
+        self.folder.send(f"{self._name}/{_CHECKPOINTS}/{run.ticks}")
+        self.folder.remove(f"{self._name}/{_CHECKPOINTS}", keep={str(run.ticks)})
         self._saved_ticks, self._saved_at = run.ticks, time.monotonic()
 
     def _past(self) -> Iterator[Event]:
@@ -296,6 +303,7 @@ class Job:
 
     def _keep(self, run: Run) -> dict[str, Any] | None:
         run.save_weights(self._dir / "weights")
+        self.folder.send(f"{self._name}/weights")
         if self.stage != "confirm":
             return None
         select = run.evaluate("select")
@@ -309,6 +317,7 @@ class Job:
             "p_true": [round(float(select.probabilities[i, select.label[i]]), 6) for i in rows],
         }
         write_text(self._dir / _SELECT, json.dumps({**figures, **clip_wise}))
+        self.folder.send(f"{self._name}/{_SELECT}")
         return figures
 
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from mmsearch.data.places import Place
 from mmsearch.errors import MMSearchError, StorageError
+from mmsearch.files import write_bytes
+from mmsearch.search.segments import Segments
 
-FILE, _LOCK = "journal.jsonl", "journal.lock"
+FILE, LOCK = "journal.jsonl", "journal.lock"
 
 Event = dict[str, Any]
 """A line: `event` (its kind), `time` (seconds since 1970) and what belongs to the kind."""
@@ -28,15 +31,19 @@ class Journal:
 
     Args:
         run_dir: the run's folder; None keeps the events in memory alone (the simulator, tests).
+        away: where the run lies in a bucket: the journal is there, as in :mod:`mmsearch.search.segments`, and the file
+            in `run_dir` a copy.
 
     Raises:
         MMSearchError: another process has the run open, or a line before the last is damaged.
+        StorageError: the bucket cannot be reached.
     """
 
-    def __init__(self, run_dir: Path | None) -> None:
+    def __init__(self, run_dir: Path | None, away: Place | None = None) -> None:
         self._watchers: list[Callable[[Event], None]] = []
         self._file: IO[bytes] | None = None
         self._lock: IO[bytes] | None = None
+        self._segments: Segments | None = None
         self._length = 0
         self._path: Path | None = None
         self._memory: list[Event] = []
@@ -46,7 +53,11 @@ class Journal:
             run_dir = Path(run_dir)
             self._path = run_dir / FILE
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(run_dir)
+            self._lock = locked(run_dir)
+            if away is not None:
+                self._segments = Segments(away)
+                write_bytes(self._path, b"".join(self._segments.lines))
+                self._segments.lines.clear()
             events, length = _read(self._path)
             self._earlier = seconds_spent(events)
             self._file = self._path.open("ab", buffering=0)
@@ -72,7 +83,10 @@ class Journal:
         """
         line: Event = _plain({"event": event["event"], "time": time.time(), **event})
         if self._file is not None:
-            self._write(self._file, json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+            text = json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+            if self._segments is not None:
+                self._segments.append(text)
+            self._write(self._file, text)
         else:
             self._memory.append(line)
         for watcher in self._watchers:
@@ -106,6 +120,8 @@ class Journal:
             if file is not None:
                 file.close()
         self._file = self._lock = None
+        if self._segments is not None:
+            self._segments.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -156,8 +172,13 @@ def _read(path: Path) -> tuple[list[Event], int]:
     return events, length
 
 
-def _locked(run_dir: Path) -> IO[bytes]:
-    lock = (run_dir / _LOCK).open("ab")
+def locked(run_dir: Path) -> IO[bytes]:
+    """The lock of a run's folder, let go when it is closed.
+
+    Raises:
+        MMSearchError: another process has it.
+    """
+    lock = (run_dir / LOCK).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

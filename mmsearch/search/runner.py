@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,25 +21,20 @@ from ray.tune.search import Searcher
 
 from mmsearch.errors import Interrupted, StorageError
 from mmsearch.files import storage_trouble
-from mmsearch.search.cluster import Resources
-from mmsearch.search.job import (
-    CHECKPOINT_SECONDS,
-    clips,
-    figures_of,
-    heartbeat,
-    log_file,
-    out_of_memory,
-    tidy,
-    weights_dir,
-)
+from mmsearch.search.cluster import Resources, needs
+from mmsearch.search.job import clips, figures_of, heartbeat, log_file, out_of_memory, tidy, weights_dir
 from mmsearch.search.journal import Event
 from mmsearch.search.losses import LIMITS, is_bug, kind_of, verdict
+from mmsearch.search.run_folder import SCRATCH, RunFolder
 from mmsearch.search.sources import Signal, Source
 from mmsearch.search.study import Study
 from mmsearch.search.trial import Trial
 from mmsearch.search.trials import TrialRecord, TrialTable
 from mmsearch.training import evaluate
 from mmsearch.training.loop import EVALUATED_AT_ONCE
+
+PATIENCE = 20.0
+"""Seconds without any trial running after which it is said what trials wait for."""
 
 WAVE = 500
 """Trials after which Ray Tune is begun afresh: it keeps what it knows of a trial for as long as it runs."""
@@ -48,13 +43,13 @@ WAVE = 500
 def run(
     source: Source,
     study: Study,
-    run_dir: Path,
+    run_dir: RunFolder | Path,
     resources: Resources,
     *,
     keep: int = 0,
     hang_after: float | None = None,
     limits: Mapping[str, float] = LIMITS,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float | None = None,
     wave: int = WAVE,
     trial_class: type[Trial] = Trial,
 ) -> None:
@@ -73,7 +68,8 @@ def run(
         hang_after: seconds without a step, an evaluation or a report after which a trial's worker is killed; None
             for no limit.
         limits: how often a trial goes on after each kind of loss; see :data:`mmsearch.search.losses.LIMITS`.
-        checkpoint_seconds: how old a trial's checkpoint may get before an epoch's end writes a new one.
+        checkpoint_seconds: how old a trial's checkpoint may get before an epoch's end writes a new one; None for the
+            folder's own pace.
         wave: see :data:`WAVE`.
         trial_class: the trainable; tests put a subclass here.
 
@@ -81,12 +77,13 @@ def run(
         Interrupted: Ctrl-C or SIGTERM. A second one ends the process at once.
         StorageError: a disk is full, or the run's folder is gone; the journal is whole and the run can be resumed.
     """
-    run_dir = Path(run_dir).resolve()
-    scratch = run_dir / ".ray"
-    shutil.rmtree(scratch, ignore_errors=True)
-    desk = _Desk(source, study, run_dir, resources, keep, hang_after, limits, checkpoint_seconds, wave)
-    table = TrialTable(run_dir, study.records)
+    folder = RunFolder.of(run_dir)
+    _clear(folder)
+    desk = _Desk(source, study, folder, resources, keep, hang_after, limits, checkpoint_seconds, wave)
+    table = TrialTable(folder.path, study.records)
     study.journal.subscribe(table)
+    asked = {"cpus": resources.cpus, "gpus": resources.gpus, "by_method": dict(resources.by_method)}
+    study.journal.append({"event": "resources", **asked})
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots())
     with _Interruption() as interruption:
         try:
@@ -105,7 +102,7 @@ def run(
                         ),
                         run_config=tune.RunConfig(
                             name=uuid.uuid4().hex,
-                            storage_path=str(scratch),
+                            **_storage(folder),
                             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                             stop=_Stopper(desk, interruption.asked),
                             verbose=0,
@@ -115,45 +112,68 @@ def run(
                     break
         finally:
             study.journal.unsubscribe(table)
-            shutil.rmtree(scratch, ignore_errors=True)
+            _clear(folder)
         if desk.stopped is not None:
             raise desk.stopped
         if interruption.asked:
-            raise Interrupted(f"{run_dir}: stopped; what was done is kept")
+            raise Interrupted(f"{folder.address}: stopped; what was done is kept")
     left = study.unfinished()
     if left:
-        raise RuntimeError(f"{run_dir}: Ray ended with {len(left)} trials untold, the first {left[0].trial_id}")
+        raise RuntimeError(f"{folder.address}: Ray ended with {len(left)} trials untold, the first {left[0].trial_id}")
 
 
-def read_test(run_dir: Path, trial_ids: list[str], resources: Resources) -> dict[str, dict[str, Any]]:
+def read_test(run: RunFolder, trial_ids: list[str], resources: Resources) -> dict[str, dict[str, Any]]:
     """Evaluates the kept models of trials on the test part, as Ray tasks with a trial's resources.
 
     Returns:
         Per trial `accuracy`, `macro_f1` and `unimodal`.
     """
-    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_retries": 3}
-    task = ray.remote(_read_test).options(**options)
-    results = ray.get([task.remote(str(Path(run_dir).resolve()), i) for i in trial_ids])
+    task = ray.remote(_read_test).options(**resources.options(), max_retries=3)
+    results = ray.get([task.remote(run.address, i) for i in trial_ids])
     return dict(zip(trial_ids, results, strict=True))
 
 
-def on_worker(work: Callable[[str], dict[str, Any]], run_dir: Path, resources: Resources) -> dict[str, Any]:
+def on_worker(work: Callable[[Path], dict[str, Any]], run: RunFolder, resources: Resources) -> dict[str, Any]:
     """What a function makes of a run's folder, as a Ray task with a trial's resources."""
-    task = ray.remote(work).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=1)
-    found: dict[str, Any] = ray.get(task.remote(str(Path(run_dir).resolve())))
+    task = ray.remote(_with_folder).options(**resources.options(), max_retries=1)
+    found: dict[str, Any] = ray.get(task.remote(work, run.address))
     return found
 
 
-def _read_test(run_dir: str, trial_id: str) -> dict[str, Any]:
-    data = clips(str(Path(run_dir) / "data.json"))
+def _with_folder(work: Callable[[Path], dict[str, Any]], address: str) -> dict[str, Any]:
+    folder = RunFolder(address, "worker")
+    folder.copy(lambda name: "/checkpoint/" not in name)
+    return work(folder.path)
+
+
+def _read_test(address: str, trial_id: str) -> dict[str, Any]:
+    folder = RunFolder(address, "worker")
+    for name in ("data.json", f"trials/{trial_id}"):
+        folder.fetch(name)
+    data = clips(str(folder.path / "data.json"))
     at_once = EVALUATED_AT_ONCE
     while True:
         try:
-            return figures_of(evaluate(weights_dir(Path(run_dir), trial_id), data, "test", batch_size=at_once))
+            return figures_of(evaluate(weights_dir(folder.path, trial_id), data, "test", batch_size=at_once))
         except Exception as error:
             if at_once == 1 or not out_of_memory(error):
                 raise
         at_once = max(1, at_once // 4)
+
+
+def _storage(folder: RunFolder) -> dict[str, Any]:
+    """Where Ray writes, as it takes it."""
+    if folder.away is None:
+        return {"storage_path": str(folder.path / SCRATCH)}
+    return {"storage_path": f"{folder.away.base}/{SCRATCH}", "storage_filesystem": folder.away.filesystem}
+
+
+def _clear(folder: RunFolder) -> None:
+    """Removes what Ray has written."""
+    shutil.rmtree(folder.path / SCRATCH, ignore_errors=True)
+    if folder.away is not None:
+        with contextlib.suppress(OSError):
+            folder.away.remove(SCRATCH)
 
 
 class _Desk:
@@ -169,17 +189,18 @@ class _Desk:
         self,
         source: Source,
         study: Study,
-        run_dir: Path,
+        folder: RunFolder,
         resources: Resources,
         keep: int,
         hang_after: float | None,
         limits: Mapping[str, float],
-        checkpoint_seconds: float,
+        checkpoint_seconds: float | None,
         wave: int,
     ) -> None:
         self.source = source
         self.study = study
-        self.run_dir = run_dir
+        self.folder = folder
+        self.run_dir = folder.path
         self.resources = resources
         self.keep = keep
         self.hang_after = hang_after
@@ -191,15 +212,18 @@ class _Desk:
         self.finished = False
         self.stopped: StorageError | None = None
         self.begun = 0
+        self._held: dict[str, float] = {}
+        self._idle_since: float | None = None
+        self._said_waiting = False
         self._nodes: dict[str, str] = {}
         self._beats: dict[str, tuple[int, float]] = {}
         self._hung: set[str] = set()
         self._watched = 0.0
         told = [e["trial_id"] for e in study.journal.events if e["event"] == "told"]
         self._kept = _worth_keeping([study.records[i] for i in told], keep)
-        for record in study.records.values():
-            if record.finished:
-                self._tidy(record)
+        for trial_id in folder.trials() & study.records.keys():
+            if study.records[trial_id].finished:
+                self._tidy(study.records[trial_id])
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Ray pickles searcher, scheduler and stopper into files that nobody reads."""
@@ -224,7 +248,9 @@ class _Desk:
     def stop(self, reason: str) -> None:
         """Nothing more can be written."""
         if self.stopped is None:
-            self.stopped = StorageError(f"{reason}; once that is mended, go on with: mmsearch resume {self.run_dir}")
+            self.stopped = StorageError(
+                f"{reason}; once that is mended, go on with: mmsearch resume {self.folder.address}"
+            )
 
     def next(self, ray_id: str) -> dict[str, Any] | str | None:
         """The configuration of the next trial."""
@@ -255,7 +281,7 @@ class _Desk:
         self.begun += 1
         self.running[ray_id] = record.trial_id
         return {
-            "run": str(self.run_dir),
+            "run": self.folder.address,
             "trial_id": record.trial_id,
             "stage": record.stage,
             "document": record.document,
@@ -305,8 +331,10 @@ class _Desk:
                 return
             log = log_file(self.run_dir, trial_id)
             log.parent.mkdir(exist_ok=True)
+            self.folder.fetch(f"logs/{trial_id}.log")
             with log.open("a") as file:
                 file.write(text)
+            self.folder.send(f"logs/{trial_id}.log")
             lines = [line.strip() for line in text.splitlines() if line.strip()]
             reason = lines[1] if len(lines) > 1 else "the worker was lost"
             if is_bug(text):
@@ -331,23 +359,41 @@ class _Desk:
         if error and not record.finished:
             self.again.insert(0, record)
 
-    def watch(self, trials: Iterable[Any]) -> None:
-        """Kills the workers of which nothing has been heard for too long."""
+    def watch(self, trials: Collection[Any]) -> None:
+        """Notes what machines there are, and kills the workers of which nothing has been heard for too long."""
+        with self.guarded():
+            if self.stopped is None and self._held != (held := self.resources.held()):
+                self._held = held
+                self.study.journal.append({"event": "cluster", **held})
         now = time.monotonic()
-        if self.hang_after is None or now - self._watched < min(1.0, self.hang_after / 4):
+        self._say_waiting([trial.status for trial in trials], now)
+        if self.hang_after is None or now - self._watched < min(self.folder.pace.beat, self.hang_after / 4):
             return
         self._watched = now
         for trial in trials:
             trial_id, actor = trial.config["trial_id"], trial.temporary_state.ray_actor
             if trial.status != "RUNNING" or actor is None or trial_id in self._hung:
                 continue
-            beat = _changed(heartbeat(self.run_dir, trial_id))
+            beat = self.folder.touched(heartbeat(trial_id))
             known = self._beats.get(trial_id)
             if known is None or known[0] != beat:
                 self._beats[trial_id] = beat, now
             elif now - known[1] > self.hang_after:
                 self._hung.add(trial_id)
                 ray.kill(actor)
+
+    def _say_waiting(self, states: Collection[str], now: float) -> None:
+        """Says once that nothing runs because no machine has room for a trial."""
+        if "PENDING" not in states or "RUNNING" in states:
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or now
+        if now - self._idle_since > PATIENCE and not self._said_waiting:
+            self._said_waiting = True
+            asked = needs(self.resources.bundle())
+            with self.guarded():
+                reason = f"no machine of the cluster has room for a trial ({asked}); waiting for one"
+                self.study.journal.append({"event": "waiting", "reason": reason})
 
     def _close(self, record: TrialRecord) -> None:
         before = self._kept
@@ -358,7 +404,7 @@ class _Desk:
 
     def _tidy(self, record: TrialRecord) -> None:
         needed = record.state == "complete" and record.stage in ("teacher", "confirm", "refit")
-        tidy(self.run_dir, record.trial_id, keep=needed or record.trial_id in self._kept)
+        tidy(self.folder, record.trial_id, keep=needed or record.trial_id in self._kept)
 
 
 def _worth_keeping(told: Iterable[TrialRecord], keep: int) -> list[str]:
@@ -371,13 +417,6 @@ def _worth_keeping(told: Iterable[TrialRecord], keep: int) -> list[str]:
     complete = [r for r in told if r.state == "complete" and r.stage == "search"]
     best = sorted(complete, key=lambda r: -(r.score or 0.0))[: 1 + keep]
     return [r.trial_id for r in complete if r in best or r is complete[-1]]
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 class _Searcher(Searcher):

@@ -18,6 +18,7 @@ from mmsearch.data.clips import ClipData
 from mmsearch.files import write_text
 from mmsearch.search.cluster import SHAPES, Resources
 from mmsearch.search.job import clips, out_of_memory
+from mmsearch.search.run_folder import RunFolder
 from mmsearch.search.space import Space
 from mmsearch.training import train
 
@@ -124,18 +125,20 @@ def shares_of(peaks: Mapping[str, int | None], total: int) -> dict[str, float]:
     return {m: max(s, allowed[0]) for m, s in shares.items()}
 
 
-def shared(run_dir: Path, space: Space, resources: Resources) -> Resources:
+def shared(run: RunFolder, space: Space, resources: Resources) -> Resources:
     """The resources with each method's share of a GPU; measured once a run and kept in its folder."""
     if not resources.gpus:
         return resources
-    path = run_dir / FILE
+    path = run.path / FILE
     if not path.is_file():
-        task = ray.remote(_probe).options(num_cpus=resources.cpus, num_gpus=1.0)
-        peaks, total = ray.get(task.remote(space, str(run_dir / "data.json")))
+        task = ray.remote(_probe).options(**resources.options() | {"num_gpus": 1.0})
+        peaks, total = ray.get(task.remote(space, run.address))
         write_text(path, json.dumps({"peak_bytes": peaks, "gpu_bytes": total, "shares": shares_of(peaks, total)}))
     shares = json.loads(path.read_text())["shares"]
     return dataclasses.replace(resources, gpus=max(shares.values()), by_method=shares)
 
 
-def _probe(space: Space, data: str) -> tuple[dict[str, int | None], int]:
-    return probe(space, clips(data))
+def _probe(space: Space, address: str) -> tuple[dict[str, int | None], int]:
+    folder = RunFolder(address, "worker")
+    folder.fetch("data.json")
+    return probe(space, clips(str(folder.path / "data.json")))

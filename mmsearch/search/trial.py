@@ -14,6 +14,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search.job import Job, Run, clips, training
+from mmsearch.search.run_folder import RunFolder
 from mmsearch.search.shares import cap
 from mmsearch.training import Predictor, trial_id
 
@@ -50,10 +51,12 @@ class Trial(tune.Trainable):
         torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
         if torch.cuda.is_available():
             cap(resources.get("GPU", 0.0))
+        if self._job is not None:
+            self._job.leave()
         self._job = self._run = None
         if "run" in config:
             self._job = Job(
-                Path(config["run"]),
+                RunFolder(config["run"], "worker"),
                 config["trial_id"],
                 config["stage"],
                 config["document"],

@@ -344,7 +344,7 @@ def test_credentials_are_refused_and_not_repeated(address, said):
 
 @pytest.mark.parametrize("address", ["ftp://host/x", "s3://", "s3://bucket/x?regoin=here"])
 def test_what_is_no_place(address):
-    with pytest.raises(MMSearchError, match="no place for a store"):
+    with pytest.raises(MMSearchError, match="no place for files"):
         Place(address)
 
 

@@ -6,11 +6,9 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,54 +23,7 @@ from mmsearch.data.store import ShardWriter
 from mmsearch.data.upkeep import files_of_shards, leftovers, remove, verify
 from mmsearch.errors import MMSearchError
 
-pytest.importorskip("moto", reason="an S3 to test with: pip install 'mmsearch[test]'")
-
-ACCOUNT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing-secret",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
 QUIET = lambda done, total: None  # noqa: E731
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """An S3 service; its address, and the log of what was asked of it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=out, stderr=out
-        )
-    try:
-        until = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < until and process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", log
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def bucket(server, monkeypatch, tmp_path, request):
-    """The address of a prefix in a new bucket; this node's cache is empty."""
-    from pyarrow import fs
-
-    for name, value in ACCOUNT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MMSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MMSEARCH_CACHE_GB", raising=False)
-    name = "b" + re.sub("[^a-z0-9]+", "", tmp_path.name.lower())[-40:]
-    fs.S3FileSystem(endpoint_override=server[0], region="us-east-1", allow_bucket_creation=True).create_dir(name)
-    return f"s3://{name}/clips?endpoint_override={server[0]}&region=us-east-1"
 
 
 def fill(address, shards=3, clips=4, length=500):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmsearch.arguments import Cluster
 from mmsearch.batch import Modality
 from mmsearch.errors import StorageError
 from mmsearch.search.finalists import finalists
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=0)
     parser.add_argument("--wave", type=int, default=500)
     parser.add_argument("--address")
+    parser.add_argument("--cpus-per-trial", type=float, default=0.5)
     parser.add_argument("--checkpoint-seconds", type=float, default=0.0)
     args = parser.parse_args()
 
@@ -167,8 +169,8 @@ def main() -> None:
     with cluster.quiet(args.run / "logs" / "ray.log") as out, Journal(args.run) as journal:
         study = Study(make_space(args.run, args.epochs), journal)
         started = time.monotonic()
-        resources = cluster.connect(args.address, cpus_per_trial=0.5, gpus_per_trial=0)
-        resources.concurrent = args.slots
+        machines = Cluster(args.address, concurrent=args.slots)
+        resources = cluster.connect(machines, cpus_per_trial=args.cpus_per_trial, gpus_per_trial=0)
         connected = time.monotonic()
         try:
             runner.run(

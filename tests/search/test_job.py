@@ -179,10 +179,10 @@ def test_a_long_epoch_shows_signs_of_life(tmp_path: Path, data: ClipData, opened
     doc = document(data, batch_size=4)
     trial = job(tmp_path, doc, opened)
     trial.step()
-    os.utime(heartbeat(tmp_path, trial_id(doc)), (0, 0))
+    os.utime(tmp_path / heartbeat(trial_id(doc)), (0, 0))
     trial._beaten = 0.0
     trial._run.on_step()
-    assert heartbeat(tmp_path, trial_id(doc)).stat().st_mtime > 0
+    assert (tmp_path / heartbeat(trial_id(doc))).stat().st_mtime > 0
     beats = []
     trial._run.on_step = lambda: beats.append(1)
     trial.step()
