@@ -41,6 +41,8 @@ from mmsearch.search.warm import Start, keep
 from mmsearch.sweep import dataset_of, space_of
 
 Watcher = Callable[[Event], None]
+_DECODE_HERE = "decode it here first, into a bucket: mmsearch prepare DATASET --out s3://..., then sweep --store s3://..."
+
 Display = Callable[[TextIO, RunFolder, list[Event]], contextlib.AbstractContextManager[Watcher]]
 """Makes what shows the events of a run to a person: stream, run folder, the events so far."""
 
@@ -281,7 +283,7 @@ def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Jou
         dataset,
         store,
         max_quarantined=arguments.max_bad,
-        on_begin=lambda: check_shared("--dataset", manifest.parent, manifest.name),
+        on_begin=lambda: check_shared("--dataset", manifest.parent, manifest.name, _DECODE_HERE),
         on_wait=lambda reason: journal.append({"event": "waiting", "reason": reason}),
     )
     data = clip_data(dataset, store, prepared, order="shards" if arguments.stream else "clips")

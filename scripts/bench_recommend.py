@@ -373,7 +373,7 @@ class Table(Recorded):
         return float(np.mean(list(self.tests[setting].values())))
 
     def gain(self) -> float:
-        """What the best method gains over joint training: settings chosen on half of the seeds, judged on the others."""
+        """What the best method gains over joint training: chosen on half of the seeds, judged on the others."""
 
         def mean(setting: int, seeds: Sequence[int]) -> float:
             return float(np.mean([self.tests[setting][s] for s in seeds]))

@@ -79,7 +79,7 @@ def bucket(server, monkeypatch, tmp_path):
     return f"s3://{name}/clips?endpoint_override={server[0]}&region=us-east-1"
 
 
-_UNSHARE = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc"]
+_UNSHARE = ["unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
 _BEGIN = """
 set -eu
 ip link set lo up

@@ -28,7 +28,7 @@ cp -r clips disk/clips
 cp space.yaml disk/space.yaml
 
 # The other host: its own network, processes, /tmp/ray and disk.
-unshare --net --pid --mount --fork --mount-proc bash -eu -c '
+unshare --net --pid --mount --fork --kill-child --mount-proc bash -eu -c '
   ip link set lo up
   mount -t tmpfs none /tmp/ray
   mount -t tmpfs none disk
@@ -68,7 +68,7 @@ submit() {
 }
 submit --out "$PWD/run" > ../refused.log 2>&1 || echo "refused $?"
 submit --out "s3://bucket/refused?$query" --store "s3://bucket/store?$query" > ../blind.log 2>&1 || echo "blind $?"
-mmsearch prepare clips/dataset.yaml --store "s3://bucket/store?$query" > ../prepare.log 2>&1
+mmsearch prepare clips/dataset.yaml --out "s3://bucket/store?$query" > ../prepare.log 2>&1
 submit --out "s3://bucket/run?$query" --store "s3://bucket/store?$query" > ../job.log 2>&1
 MMSEARCH_CACHE=$PWD/elsewhere mmsearch status "s3://bucket/run?$query" --json > ../status.json
 python - "s3://bucket/run?$query" <<'END'

@@ -194,13 +194,16 @@ def _too_much(bundle: Mapping[str, float], nodes: Collection[Mapping[str, float]
     return f"no machine of the cluster has all of what a trial asks for: {needs(bundle)}"
 
 
-def check_shared(argument: str, place: str | Path | Place, file: str | None = None) -> None:
+def check_shared(
+    argument: str, place: str | Path | Place, file: str | None = None, instead: str = "use a bucket (s3://, gs://)"
+) -> None:
     """Checks that every machine that the cluster has now sees what this one sees, by looking for a file there.
 
     Args:
         argument: which names the place.
         place: a folder or a bucket.
         file: one that is there; None to write one, where that can be done.
+        instead: what can be done where machines share no storage.
 
     Raises:
         MMSearchError: a machine does not see it.
@@ -234,7 +237,7 @@ def check_shared(argument: str, place: str | Path | Place, file: str | None = No
     if blind:
         raise MMSearchError(
             f"{argument}: {place} is a folder of this machine alone; {names} of the cluster cannot see it; use storage "
-            "that every machine mounts, or a bucket (s3://, gs://)"
+            f"that every machine mounts, or {instead}"
         )
 
 
