@@ -27,6 +27,7 @@ from mmsearch.search.costs import measured
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
 from mmsearch.search.loggers import Trackers
+from mmsearch.search.metrics import Metrics
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage
 from mmsearch.search.plan import SEARCH_SHARE, equal_lengths
@@ -38,10 +39,12 @@ from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherS
 from mmsearch.search.space import Space
 from mmsearch.search.study import Study
 from mmsearch.search.warm import Start, keep
-from mmsearch.sweep import dataset_of, space_of
+from mmsearch.sweep import clips_of, space_of
 
 Watcher = Callable[[Event], None]
-_DECODE_HERE = "decode it here first, into a bucket: mmsearch prepare DATASET --out s3://..., then sweep --store s3://..."
+_DECODE_HERE = (
+    "decode it here first, into a bucket: mmsearch prepare DATASET --out s3://..., then sweep --store s3://..."
+)
 
 Display = Callable[[TextIO, RunFolder, list[Event]], contextlib.AbstractContextManager[Watcher]]
 """Makes what shows the events of a run to a person: stream, run folder, the events so far."""
@@ -50,7 +53,7 @@ Display = Callable[[TextIO, RunFolder, list[Event]], contextlib.AbstractContextM
 def conduct(
     arguments: Arguments,
     folder: RunFolder,
-    dataset: Dataset | None,
+    dataset: Dataset | ClipData | None,
     space_file: Path,
     *,
     resume: bool,
@@ -81,6 +84,7 @@ def conduct(
             shown = display(stream, folder, journal.events) if display else contextlib.nullcontext(lambda event: None)
             with shown as watcher, trackers:
                 journal.subscribe(watcher)
+                journal.subscribe(Metrics(out.name))
                 note_extensions(out, journal)
                 data = _data(out, arguments, dataset, journal)
                 about = {"dataset": arguments.dataset, "classes": data.classes}
@@ -270,14 +274,21 @@ def _rewrite(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Journal) -> ClipData:
+def _data(out: Path, arguments: Arguments, dataset: Dataset | ClipData | None, journal: Journal) -> ClipData:
     """The clips of the run; decoded where they are not yet."""
-    path, store = out / "data.json", arguments.store or default_store()
-    check_shared("--store", store)
+    path = out / "data.json"
     if path.is_file():
-        return ClipData.open(path)
-    dataset = dataset or dataset_of(arguments)
-    manifest = dataset.manifest
+        known = ClipData.open(path)
+        check_shared("--store", known.store)
+        return known
+    dataset = dataset or clips_of(arguments)
+    if isinstance(dataset, ClipData):
+        check_shared("--store", dataset.store)
+        dataset.save(path)
+        _note(journal, len(dataset.clip_ids), 0, [], dataset.store)
+        return dataset
+    store, manifest = arguments.store or default_store(), dataset.manifest
+    check_shared("--store", store)
     journal.append({"event": "phase", "name": "decode", "clips": len(dataset.clips)})
     prepared = prepare(
         dataset,
@@ -288,13 +299,11 @@ def _data(out: Path, arguments: Arguments, dataset: Dataset | None, journal: Jou
     )
     data = clip_data(dataset, store, prepared, order="shards" if arguments.stream else "clips")
     data.save(path)
-    journal.append(
-        {
-            "event": "decoded",
-            "stored": prepared.stored,
-            "decoded": prepared.decoded,
-            "quarantined": prepared.quarantined,
-            "store": str(store),
-        }
-    )
+    _note(journal, prepared.stored, prepared.decoded, prepared.quarantined, str(store))
     return data
+
+
+def _note(journal: Journal, stored: int, decoded: int, quarantined: list[dict[str, str]], store: str) -> None:
+    journal.append(
+        {"event": "decoded", "stored": stored, "decoded": decoded, "quarantined": quarantined, "store": store}
+    )

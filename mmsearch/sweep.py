@@ -15,7 +15,8 @@ import torch
 
 from mmsearch.arguments import Arguments, Cluster, space_in
 from mmsearch.batch import Modality
-from mmsearch.data import Dataset
+from mmsearch.data import ClipData, Dataset
+from mmsearch.data.clips import is_list
 from mmsearch.data.demo import DemoConfig, cached_demo, demo_modalities
 from mmsearch.data.places import said
 from mmsearch.errors import MMSearchError, nearest
@@ -54,13 +55,14 @@ class Request:
 
     Attributes:
         arguments: with the lengths of equal cost.
-        dataset: None for the demo, whose clips may not be there yet.
+        dataset: with its clips decoded where a list of clips was given; None for the demo, whose clips may not be there
+            yet.
         space_file: the search space.
         plan: what it will try and cost.
     """
 
     arguments: Arguments
-    dataset: Dataset | None
+    dataset: Dataset | ClipData | None
     space_file: Path
     plan: Plan
 
@@ -83,8 +85,11 @@ def request(
     at_once = _at_once(arguments) if cluster.address is None else cluster.concurrent
     space_file = space_in(folder.path) if resume else space_asked(arguments)
     _check_names(arguments)
-    dataset = None if arguments.dataset == DEMO else dataset_of(arguments)
-    modalities = declared(demo_modalities(DemoConfig()) if dataset is None else dataset.modalities)
+    dataset = None if arguments.dataset == DEMO else clips_of(arguments)
+    if isinstance(dataset, ClipData):
+        modalities = dataset.modalities
+    else:
+        modalities = declared(demo_modalities(DemoConfig()) if dataset is None else dataset.modalities)
     space = space_of(space_file, modalities, "", arguments)
     if not resume:
         Start.load(space, arguments.points, arguments.warm_start)
@@ -176,6 +181,19 @@ def space_of(file: Path, modalities: Mapping[str, Modality], data: str, argument
     return checked
 
 
+def clips_of(arguments: Arguments) -> Dataset | ClipData:
+    """The dataset of a sweep, or its decoded clips where a list of them was given.
+
+    Raises:
+        MMSearchError: it is not readable, or the store lacks a clip.
+    """
+    if not is_list(arguments.dataset):
+        return dataset_of(arguments)
+    if arguments.stream:
+        raise MMSearchError("--stream: the order of a list of clips is fixed; give the dataset YAML")
+    return ClipData.fetch(arguments.dataset)
+
+
 def dataset_of(arguments: Arguments) -> Dataset:
     """The dataset of a sweep, checked; nothing of it is decoded."""
     if arguments.dataset != DEMO:
@@ -246,7 +264,7 @@ def _at_once(arguments: Arguments) -> int:
 
 
 def _check_folder(folder: RunFolder) -> None:
-    if _holds_sweep(folder):
+    if holds_sweep(folder):
         raise MMSearchError(
             f"--out: {folder.address} already holds a sweep; choose another folder, or go on with it: "
             f"mmsearch resume {folder.address}"
@@ -261,7 +279,12 @@ def _check_folder(folder: RunFolder) -> None:
         raise MMSearchError(f"--out: the disk of {above} is full (less than {ROOM // 2**20} MB free)")
 
 
-def _holds_sweep(folder: RunFolder) -> bool:
+def holds_sweep(folder: RunFolder) -> bool:
+    """Whether a run's folder holds a sweep.
+
+    Raises:
+        MMSearchError: the bucket cannot be reached, or cannot be written to.
+    """
     if folder.away is None:
         return folder.exists(SWEEP)
     mark = f"seen-{uuid.uuid4().hex}"

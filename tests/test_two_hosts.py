@@ -64,12 +64,14 @@ query='endpoint_override=http://10.200.0.1:5000&region=us-east-1'
 cd disk
 submit() {
   ray job submit --address http://127.0.0.1:8265 --working-dir . -- python -m mmsearch.sweep \
-    --dataset "$PWD/clips/dataset.yaml" --space space.yaml --trials 5 --seeds 2 --plain "$@"
+    --space space.yaml --trials 5 --seeds 2 --plain "$@"
 }
-submit --out "$PWD/run" > ../refused.log 2>&1 || echo "refused $?"
-submit --out "s3://bucket/refused?$query" --store "s3://bucket/store?$query" > ../blind.log 2>&1 || echo "blind $?"
-mmsearch prepare clips/dataset.yaml --out "s3://bucket/store?$query" > ../prepare.log 2>&1
-submit --out "s3://bucket/run?$query" --store "s3://bucket/store?$query" > ../job.log 2>&1
+clips="$PWD/clips/dataset.yaml"
+submit --dataset "$clips" --out "$PWD/run" > ../refused.log 2>&1 || echo "refused $?"
+submit --dataset "$clips" --out "s3://bucket/refused?$query" --store "s3://bucket/store?$query" > ../blind.log 2>&1 \
+  || echo "blind $?"
+mmsearch prepare "$clips" --out "s3://bucket/store?$query" --clips "s3://bucket/clips.json?$query" > ../prepare.log 2>&1
+submit --dataset "s3://bucket/clips.json?$query" --out "s3://bucket/run?$query" --resume > ../job.log 2>&1
 MMSEARCH_CACHE=$PWD/elsewhere mmsearch status "s3://bucket/run?$query" --json > ../status.json
 python - "s3://bucket/run?$query" <<'END'
 import os, sys

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 from mmsearch.cli.validate import ALLOW_ABSOLUTE
-from mmsearch.data import Dataset, default_store, prepare
+from mmsearch.data import Dataset, clip_data, default_store, prepare
+from mmsearch.data.clips import LIST, is_list
 from mmsearch.data.manifest import printable
+from mmsearch.data.places import Place
+from mmsearch.errors import MMSearchError
 
 HELP = "decode a dataset's clips into the store; what is there already is not decoded again"
 
@@ -22,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET.yaml", help="the dataset")
     parser.add_argument(
         "--out", metavar="STORE", help="the clip store: a folder or s3://... (default: store in $MMSEARCH_CACHE)"
+    )
+    parser.add_argument(
+        "--clips",
+        metavar="FILE.json",
+        help="also write the list of clips, a file or s3://...: the --dataset of a sweep where the files are not",
     )
     parser.add_argument(
         "--max-bad",
@@ -47,6 +55,10 @@ def share(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Decodes, and says how many clips were stored and how many set aside."""
     store = args.out or default_store()
+    if args.clips and not is_list(args.clips):
+        raise MMSearchError(f"--clips: {args.clips} does not end in {LIST}")
+    if args.clips and "://" in args.clips and Place(store).folder is not None:
+        raise MMSearchError(f"--clips: {args.clips} would refer to a store that is a folder of this machine, {store}")
 
     def progress(done: int, total: int) -> None:
         print(f"\rdecoded {done} of {total} clips", end="\n" if done == total else "", file=sys.stderr, flush=True)
@@ -66,4 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {clip['clip_id']} ({printable(clip['path'])}): {printable(clip['reason'])}")
     if len(aside) > _SHOWN:
         print(f"  and {len(aside) - _SHOWN} more")
+    if args.clips:
+        clip_data(dataset, store, prepared).send(args.clips)
+        print(f"list of clips: {args.clips}")
     return 0

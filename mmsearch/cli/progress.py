@@ -341,3 +341,28 @@ def _table(events: list[dict[str, Any]], records: Records, phase: str, plan: Pla
     if plan.run_dir:
         notes.append(Text(f"output in {plan.run_dir}", "dim"))
     return Group(head, table, *notes)
+
+
+class JsonLines:
+    """Every event of a run as a line of JSON, with the run; an observer of the journal and a context manager.
+
+    A trial's document is left out: the `asked` event in the journal has it.
+
+    Args:
+        stream: where to write.
+        run: its address.
+    """
+
+    def __init__(self, stream: IO[str], run: str) -> None:
+        self._stream, self._run = stream, run
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Writes one more event."""
+        line = {"run": self._run, **{k: v for k, v in event.items() if k != "document"}}
+        print(json.dumps(line, separators=(",", ":")), file=self._stream, flush=True)

@@ -16,7 +16,7 @@ from mmsearch.errors import Interrupted, MMSearchError
 
 if TYPE_CHECKING:
     from mmsearch.arguments import Cluster
-    from mmsearch.cli.progress import Progress
+    from mmsearch.cli.progress import JsonLines, Progress
     from mmsearch.search.run_folder import RunFolder
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
@@ -27,7 +27,11 @@ DEMO_DEFAULTS = {"trials": 10, "seeds": 4}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sweep's own arguments; a default of None tells `--resume` what was not said."""
-    parser.add_argument("--dataset", metavar="YAML|demo", help="a dataset YAML, or `demo` for the embedded clips")
+    parser.add_argument(
+        "--dataset",
+        metavar="YAML|demo",
+        help="a dataset YAML, `demo` for the embedded clips, or a list of `mmsearch prepare --clips`",
+    )
     parser.add_argument("--space", metavar="YAML", help="the search space (default: search_spaces/default.yaml)")
     parser.add_argument("--out", metavar="RUN", help="a folder or s3://... (default: runs/NAME of the dataset)")
     parser.add_argument("--methods", type=names, metavar="A,B", help="only these methods, and the baselines")
@@ -73,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-refit", action="store_true", default=None,
         help="hand over the confirmation's model of the median seed; none is trained on all development clips",
     )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep that --out holds")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the sweep that --out holds; with --dataset, begin one if none"
+    )
     parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     add_session(parser)
 
@@ -102,7 +108,9 @@ def add_session(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gpu-kind", metavar="NAME", help="of which kind a trial's GPU is, such as A100")
     parser.add_argument("--memory-per-trial", type=positive, metavar="GIB", help="memory that a trial asks for")
-    parser.add_argument("--plain", action="store_true", help="progress as plain lines, for logs")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--plain", action="store_true", help="progress as plain lines, for logs")
+    shown.add_argument("--jsonl", action="store_true", help="every event as a line of JSON, for log collectors")
 
 
 RECORDED = (
@@ -119,24 +127,24 @@ def run(args: argparse.Namespace) -> int:
     """Runs the sweep, or resumes it."""
     from mmsearch.arguments import Arguments, recorded
     from mmsearch.search.run_folder import RunFolder
-    from mmsearch.sweep import DEMO
+    from mmsearch.sweep import DEMO, holds_sweep
 
     given = {k: getattr(args, k) for k in RECORDED if getattr(args, k) is not None}
     for key in ("dataset", "space", "points", "warm_start"):
-        if key in given and given[key] != DEMO:
+        if key in given and given[key] != DEMO and "://" not in given[key]:
             given[key] = str(Path(given[key]).absolute())
     if given.get("optuna", "").startswith("sqlite:///"):
         given["optuna"] = f"sqlite:///{Path(given['optuna'].removeprefix('sqlite:///')).absolute()}"
-    if args.resume:
-        if args.out is None:
-            raise MMSearchError("--resume: say which run with --out RUN")
+    if args.resume and args.out is None:
+        raise MMSearchError("--resume: say which run with --out RUN")
+    if args.resume and (args.dataset is None or holds_sweep(RunFolder(args.out))):
         folder = RunFolder(args.out).taken()
         return begin(recorded(folder.path).grown(given), folder, args, resume=True)
     if args.dataset is None:
         raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
     if args.dataset == DEMO:
         given = {**DEMO_DEFAULTS, **given}
-    out = args.out or Path("runs") / (DEMO if args.dataset == DEMO else Path(args.dataset).stem)
+    out = args.out or Path("runs") / (DEMO if args.dataset == DEMO else Path(args.dataset.partition("?")[0]).stem)
     return begin(Arguments(**given), RunFolder(out), args, resume=False)
 
 
@@ -163,9 +171,11 @@ def conduct(arguments, folder: RunFolder, args: argparse.Namespace, *, resume: b
     """Runs a sweep with the progress on the screen, and prints its recommendation."""
     from mmsearch.sweep import sweep
 
-    def display(stream: TextIO, folder: RunFolder, events: list[dict[str, Any]]) -> Progress:
-        from mmsearch.cli.progress import Plan, Progress
+    def display(stream: TextIO, folder: RunFolder, events: list[dict[str, Any]]) -> Progress | JsonLines:
+        from mmsearch.cli.progress import JsonLines, Plan, Progress
 
+        if args.jsonl:
+            return JsonLines(stream, folder.said)
         plan = Plan.of(folder.path, folder.said)
         return Progress(stream, args.plain or not stream.isatty(), plan, events)
 
@@ -176,11 +186,13 @@ def conduct(arguments, folder: RunFolder, args: argparse.Namespace, *, resume: b
             resume=resume,
             cluster=cluster_of(args),
             display=display,
-            on_plan=lambda intended: print(plan.render(intended), flush=True),
+            on_plan=lambda intended: None if args.jsonl else print(plan.render(intended), flush=True),
         )
     except Interrupted as e:
         print(f"{e}\ngo on with: python -m mmsearch resume {folder.said}")
         return 130
+    if args.jsonl:
+        return 0
     from mmsearch.recommend import terminal
 
     Console().print(terminal.render(recommendation))

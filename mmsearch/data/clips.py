@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from mmsearch.batch import Batch, Modality, View, even_slices
 from mmsearch.data._gather import SHUFFLE, WINDOW, Source, Visits, augmentation, gather, hashed
+from mmsearch.data.places import beside, said
 from mmsearch.data.prefetch import prefetch
 from mmsearch.data.quality import Quality
 from mmsearch.data.splits import PARTS, development_fold, drawn_from, held_part, test_part
@@ -26,6 +28,9 @@ from mmsearch.files import write_text
 if TYPE_CHECKING:
     from mmsearch.data.dataset import Dataset
     from mmsearch.data.pipeline import Prepared
+
+LIST = ".json"
+"""How the name of a list of clips ends, as :meth:`ClipData.save` writes it."""
 
 FORMAT = 2
 """Of the file that :meth:`ClipData.save` writes. Format 1 had an absolute store, one order and no quality."""
@@ -47,6 +52,11 @@ class _Arrays:
 
     def take(self, i: int, picks: np.ndarray) -> np.ndarray:
         return self.arrays[i][picks]
+
+
+def is_list(address: str) -> bool:
+    """Whether a path or an address is by its name one of a list of clips."""
+    return address.partition("?")[0].endswith(LIST)
 
 
 class ClipData:
@@ -102,6 +112,11 @@ class ClipData:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @property
+    def store(self) -> str:
+        """Where its clips lie: a folder, or an address; empty for clips in memory."""
+        return str((self._document or {}).get("store", ""))
 
     @property
     def decoding(self) -> dict[str, dict[str, Any]] | None:
@@ -181,6 +196,40 @@ class ClipData:
         if "://" not in store and Path(store).is_relative_to(folder):
             store = Path(store).relative_to(folder).as_posix()
         write_text(Path(path), json.dumps({**self._document, "store": store}))
+
+    def send(self, address: str) -> None:
+        """As :meth:`save`, to a path or to an address such as `s3://bucket/mine.json`.
+
+        Raises:
+            MMSearchError: as :meth:`save`.
+        """
+        if "://" not in address:
+            self.save(address)
+            return
+        place, name = beside(address)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / name)
+            try:
+                place.write(name, (Path(folder) / name).read_bytes())
+            except OSError as error:
+                raise MMSearchError(f"{address}: cannot be written: {said(error)}") from None
+
+    @classmethod
+    def fetch(cls, address: str) -> ClipData:
+        """As :meth:`open`, from a path or from an address.
+
+        Raises:
+            MMSearchError: as :meth:`open`.
+        """
+        if "://" not in address:
+            return cls.open(address)
+        place, name = beside(address)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                (Path(folder) / name).write_bytes(place.read(name))
+            except OSError as error:
+                raise MMSearchError(f"{address}: cannot be read: {said(error)}") from None
+            return cls.open(Path(folder) / name)
 
     @classmethod
     def open(cls, path: str | Path) -> ClipData:

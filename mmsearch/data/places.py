@@ -287,3 +287,14 @@ class Place:
         finally:
             with contextlib.suppress(OSError):
                 self.delete(f"claims/{name}")
+
+
+def beside(address: str) -> tuple[Place, str]:
+    """Where the file of an address lies, and its name there.
+
+    Raises:
+        MMSearchError: see :class:`Place`.
+    """
+    path, mark, query = address.partition("?")
+    folder, _, name = path.rpartition("/")
+    return Place(folder + mark + query), name
