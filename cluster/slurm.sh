@@ -43,10 +43,6 @@ again() {
 }
 trap again USR1 TERM
 
-if [ -f "$run/sweep.json" ]; then
-  python -m mmsearch resume "$run" --address "$head:$port" --plain &
-else
-  python -m mmsearch.sweep "${sweep[@]}" --out "$run" --address "$head:$port" --plain &
-fi
+python -m mmsearch.sweep "${sweep[@]}" --out "$run" --resume --address "$head:$port" --plain &
 driver=$!
 wait "$driver"

@@ -14,7 +14,13 @@ HELP = "check files for a cluster (Ray launcher, KubeRay) without one, and that 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The files and the storage."""
     parser.add_argument("action", choices=["check"], help="what to do")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a launcher file, a RayCluster or a RayJob")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="a launcher file, a RayCluster, a RayJob or a runtime environment",
+    )
     parser.add_argument(
         "--storage", metavar="PLACE", help="also write to, read from and delete from this folder or bucket"
     )

@@ -1,4 +1,7 @@
-"""What is wrong with a file for a cluster, found without one: a Ray launcher file or a KubeRay manifest."""
+"""What is wrong with a file for a cluster, found without one.
+
+A Ray launcher file, a KubeRay manifest, or the runtime environment of a job.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from typing import Any
 import jsonschema
 from ray.autoscaler._private.providers import _NODE_PROVIDERS
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.runtime_env import RuntimeEnv
 
 from mmsearch import __version__
 from mmsearch.data.document import Document
@@ -24,6 +28,7 @@ from mmsearch.data.places import Place, said
 from mmsearch.errors import MMSearchError, nearest
 
 GROUP = "ray.io/v1"
+_PACKAGES = frozenset(("pip", "uv", "conda"))
 _INSTALL = re.compile(r"\b(ray|mmsearch)(?:\[[^\]]*\])?==([\w.]+)")
 _TAGGED = re.compile(r"\b(ray|mmsearch)[:-]?v?(\d+\.\d+\.\d+)")
 
@@ -43,6 +48,8 @@ def problems(path: Path) -> list[str]:
             mistakes = _kuberay(file)
         elif "cluster_name" in file.data:
             mistakes = _launcher(file)
+        elif file.data.keys() & RuntimeEnv.known_fields:
+            mistakes = _runtime_env(file)
         else:
             continue
         known = True
@@ -50,7 +57,7 @@ def problems(path: Path) -> list[str]:
     if not known:
         raise MMSearchError(
             f"{path}:1: neither a Ray launcher file (it would have `cluster_name`) nor a KubeRay manifest "
-            f"(`apiVersion: {GROUP}`)"
+            f"(`apiVersion: {GROUP}`) nor a runtime environment (`env_vars`, `excludes`)"
         )
     return found
 
@@ -70,6 +77,20 @@ def _launcher(file: Document) -> Iterator[str]:
         try:
             validate_config(prepare_config(copy.deepcopy(file.data)))
         except Exception as error:  # whatever Ray's own check says
+            yield f"{file.path}: {said(error)}"
+
+
+def _runtime_env(file: Document) -> Iterator[str]:
+    known = sorted(name for name in RuntimeEnv.known_fields if not name.startswith("_"))
+    wrong = [str(key) for key in file.data if key not in known]
+    for key in wrong:
+        yield f"{file.at(key)}: a runtime environment has no {key!r}{nearest(key, known)}"
+    for key in sorted(_PACKAGES & file.data.keys()):
+        yield f"{file.at(key)}: {key} installs on every machine at every start; put packages into the image"
+    if not wrong and not _PACKAGES & file.data.keys():
+        try:
+            RuntimeEnv(**file.data)
+        except (TypeError, ValueError) as error:
             yield f"{file.path}: {said(error)}"
 
 

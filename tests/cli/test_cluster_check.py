@@ -13,6 +13,7 @@ from mmsearch.cli import main
 CLUSTER = Path(__file__).parents[2] / "cluster"
 FILES = sorted(str(p.relative_to(CLUSTER)) for p in CLUSTER.rglob("*.yaml"))
 AWS, RAYCLUSTER, RAYJOB = "aws.yaml", "kuberay/raycluster.yaml", "kuberay/rayjob.yaml"
+JOB = "runtime_env.yaml"
 
 
 def changed(tmp_path: Path, name: str, old: str, new: str) -> tuple[Path, int]:
@@ -53,10 +54,12 @@ def test_file_begins_with_what_to_edit_and_how_to_check_it(name: str) -> None:
         (RAYCLUSTER, "minReplicas: 0", 'minReplicas: "0"', "is '0', not of type integer"),
         (RAYCLUSTER, "kind: RayCluster", "kind: RayClutser", "did you mean 'RayCluster'?"),
         (RAYCLUSTER, 'rayVersion: "2.60.0"', 'rayVersion: "2.9.0"', "ray 2.9.0, but 2.60.0 is installed here"),
-        (RAYCLUSTER, "mountPath: /shared", "montPath: /shared", "has no 'montPath'; did you mean 'mountPath'?"),
+        (RAYCLUSTER, "mountPath: /dev/shm", "montPath: /dev/shm", "has no 'montPath'; did you mean 'mountPath'?"),
         (RAYCLUSTER, "ray.io/v1", "ray.io/v1alpha1", "'ray.io/v1alpha1', not 'ray.io/v1'"),
         (RAYJOB, "backoffLimit: 5", "backofLimit: 5", "has no 'backofLimit'; did you mean 'backoffLimit'?"),
         (RAYJOB, "maxReplicas: 8", "maxReplicas: many", "is 'many', not of type integer"),
+        (JOB, "env_vars:", "env_var:", "has no 'env_var'; did you mean 'env_vars'?"),
+        (JOB, "env_vars:", "pip: [torch]\nenv_vars:", "pip installs on every machine at every start"),
     ],
 )
 def test_planted_mistake_is_found_in_its_line(
