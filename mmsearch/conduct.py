@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmsearch import __version__
-from mmsearch.arguments import Arguments, Cluster, recorded_sweep, space_in
+from mmsearch.arguments import Arguments, recorded_sweep, space_in
 from mmsearch.data import ClipData, Dataset, clip_data, default_store, prepare
 from mmsearch.errors import MMSearchError
 from mmsearch.files import write_text
@@ -27,6 +27,7 @@ from mmsearch.search.costs import measured
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Event, Journal
 from mmsearch.search.loggers import Trackers
+from mmsearch.search.machines import Cluster
 from mmsearch.search.metrics import Metrics
 from mmsearch.search.mirror import FILE as STUDIES
 from mmsearch.search.mirror import Mirror, database, file_storage

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mmsearch.arguments import Arguments, Cluster, space_in
+from mmsearch.arguments import Arguments, space_in
 from mmsearch.batch import Modality
 from mmsearch.data import ClipData, Dataset
 from mmsearch.data.clips import is_list
@@ -25,6 +25,7 @@ from mmsearch.methods import METHODS
 from mmsearch.search import loggers, objectives
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.costs import assumed, declared, measured
+from mmsearch.search.machines import Cluster
 from mmsearch.search.mirror import check_database
 from mmsearch.search.plan import Plan, check_budget, equal_lengths, plan
 from mmsearch.search.run_folder import SWEEP, RunFolder

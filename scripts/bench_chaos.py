@@ -180,9 +180,9 @@ def concluded(run: Path, study: Any) -> None:
 
 def child(run: Path, address: str, slots: int) -> None:
     """One session of the generated sweep."""
-    from mmsearch.arguments import Cluster
     from mmsearch.search import cluster, runner
     from mmsearch.search.journal import Journal
+    from mmsearch.search.machines import Cluster
     from mmsearch.search.study import Study
     from mmsearch.search.trial import Trial
 

@@ -82,9 +82,9 @@ def sweep(part: str, nodes: int, trials: int, folder: Path) -> list[float]:
     """When each trial ended, on a cluster of so many nodes."""
     from ray.cluster_utils import Cluster as Nodes
 
-    from mmsearch.arguments import Cluster
     from mmsearch.search import cluster, runner
     from mmsearch.search.journal import Journal
+    from mmsearch.search.machines import Cluster
     from mmsearch.search.sources import SearchSource
     from mmsearch.search.space import Space
     from mmsearch.search.study import Study

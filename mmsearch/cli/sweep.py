@@ -15,8 +15,8 @@ from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import Interrupted, MMSearchError
 
 if TYPE_CHECKING:
-    from mmsearch.arguments import Cluster
     from mmsearch.cli.progress import JsonLines, Progress
+    from mmsearch.search.machines import Cluster
     from mmsearch.search.run_folder import RunFolder
 
 HELP = "from clips to a recommendation: which balancing method, which fusion, which knobs, how sure, at what cost"
@@ -160,7 +160,7 @@ def begin(arguments, folder: RunFolder, args: argparse.Namespace, *, resume: boo
 
 def cluster_of(args: argparse.Namespace) -> Cluster:
     """The machines that are asked for."""
-    from mmsearch.arguments import Cluster
+    from mmsearch.search.machines import Cluster
 
     address = {"address": args.address} if args.address else {}
     memory = args.memory_per_trial * 2**30 if args.memory_per_trial else None

@@ -16,9 +16,9 @@ from typing import Any, TextIO
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mmsearch.arguments import Cluster
 from mmsearch.data.places import Place, said
 from mmsearch.errors import MMSearchError, nearest
+from mmsearch.search.machines import Cluster
 
 _REFRESH_S = 5.0
 _ANSWER_S = 60.0
@@ -46,7 +46,7 @@ class Resources:
     Attributes:
         cpus: processor cores; also the threads of its training.
         gpus: GPUs; a share below 1 lets trials share one, each with that share of its memory.
-        concurrent, gpu_kind, memory: see :class:`mmsearch.arguments.Cluster`.
+        concurrent, gpu_kind, memory: see :class:`mmsearch.search.machines.Cluster`.
         by_method: GPUs of the trials of a method, where they are not `gpus`.
 
     Raises:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmsearch.arguments import Cluster
 from mmsearch.batch import Modality
 from mmsearch.errors import StorageError
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Journal
+from mmsearch.search.machines import Cluster
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space
 from mmsearch.search.study import Study
