@@ -3,6 +3,7 @@
     python scripts/bench_recommend.py train --work runs/tables --jobs 2
     python scripts/bench_recommend.py pack --work runs/tables
     python scripts/bench_recommend.py replay --replays 100 --jobs 2
+    python scripts/bench_recommend.py real --work runs/tables
 
 train: every condition is a set of generated talking digits (`mmsearch.data.demo`, other dials), small enough for
 trainings of a few seconds, with TEST test clips whose source images no other part has. A table is METHODS × a fixed
@@ -18,6 +19,9 @@ seeds that the replay did not use. Regret: the truth of the setting with the hig
 the recommended one. Beside it, on the same seeds: joint training, MMPareto (the best average of published comparisons)
 and the search's best trial of all, each with its best setting by the search's score.
 
+real: one sweep a condition in which every training is made, with settings as they are suggested. It agrees where its
+verdict is one that replays gave and the truth of what it recommends lies where theirs lie.
+
 Exit status 1 where a bound is missed: regret at most 1 point on average and 3 in the worst condition (upper 95 % bounds
 over replays), at most a quarter of the table's cost, and "no method helps" in 95 % of the replays where it is true.
 """
@@ -32,6 +36,7 @@ import lzma
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -50,7 +55,7 @@ from mmsearch.recommend.evidence import finalists_of, settled
 from mmsearch.search.allocation import ALLOCATIONS
 from mmsearch.search.finalists import finalists
 from mmsearch.search.journal import Journal
-from mmsearch.search.simulate import Curve, Recorded, drive
+from mmsearch.search.simulate import Curve, Recorded, World, drive
 from mmsearch.search.sources import Chain, ConfirmSource, SearchSource, TeacherSource
 from mmsearch.search.space import Space, is_ensemble
 from mmsearch.search.study import Study
@@ -59,6 +64,10 @@ from mmsearch.training import trial_id
 TABLES = Path(__file__).parent / "tables"
 SEEDS, POOL, TEST, CONFIRMED = 10, 4, 2000, 5
 TRIALS_PER_METHOD = 4
+REAL, NOISE, RARE = 100, 0.01, 0.02
+"""A real sweep agrees with so many replays where its truth is within so much of 95 % of theirs, and its verdict is one
+that so large a share of them gave."""
+
 MEAN_REGRET, WORST_REGRET, COST_SHARE, SAID = 1.0, 3.0, 0.25, 0.95
 
 CONDITIONS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -348,17 +357,7 @@ class Table(Recorded):
     def curve(self, document: Mapping[str, Any], params: Mapping[str, Any]) -> Curve:
         """See :class:`mmsearch.search.simulate.World`."""
         seed = self.order[document["fold"]]
-        line = next(x for x in self._nearest(document) if x["seed"] == seed)
-        known, epochs = len(line["val"]), document["epochs"]
-        at_once = is_ensemble(document)
-        return Curve(
-            scores=[*line["val"], *line["val"][-1:] * (epochs - known)],
-            cost=line["cost"],
-            select=line.get("select", 0.0),
-            fails_at=known + 1 if "failed" in line else None,
-            at_once=at_once,
-            right=line.get("right"),
-        )
+        return curve_of(document, next(x for x in self._nearest(document) if x["seed"] == seed))
 
     def truth(self, document: Mapping[str, Any]) -> float:
         """The mean on test over the seeds that the replay has not used."""
@@ -405,25 +404,37 @@ def _loaded(name: str) -> dict[str, Any]:
     return load(name)
 
 
-def replay(name: str, number: int) -> dict[str, Any]:
-    """One sweep against a table, and what it and the simple rules beside it are worth."""
-    import tempfile
+def swept(
+    world: World, table: Mapping[str, Any], seed: int, rows: Callable[[int], np.ndarray]
+) -> tuple[Study, Any, float]:
+    """A whole sweep in a world: its study, its decision and its cost in joint epochs.
 
-    table = _loaded(name)
-    order = np.random.default_rng([number, len(name)]).permutation(SEEDS)[: 1 + CONFIRMED].tolist()
-    world = Table(table, order)
+    Args:
+        world: what trainings give.
+        table: for its modalities and its clips' digest.
+        seed: of the search.
+        rows: the clips of select on a fold.
+    """
     modalities = {m["name"]: Modality(m["name"], m["kind"], tuple(m["shape"])) for m in table["modalities"]}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "space.yaml").write_text(SPACE)
-        space = Space.load(Path(folder) / "space.yaml", modalities, data=table["digest"], seed=number)
+        space = Space.load(Path(folder) / "space.yaml", modalities, data=table["digest"], seed=seed)
     study = Study(space, Journal(None))
     trials = TRIALS_PER_METHOD * len(space.methods)
     search = SearchSource(study, trials=trials, allocation=ALLOCATIONS["equal"]())
     cost = drive(study, Chain({"teachers": TeacherSource(study), "search": search}), world, slots=1).cost
-    rows = functools.cache(lambda fold: np.array(table["folds"][order[fold]]))
     over = functools.partial(settled, rows=rows, planned=CONFIRMED)
     cost += drive(study, ConfirmSource(study, finalists, seeds=CONFIRMED, settled=over), world, slots=1).cost
-    decision = decide(finalists_of(study.records, rows), planned=CONFIRMED)
+    return study, decide(finalists_of(study.records, rows), planned=CONFIRMED), cost
+
+
+def replay(name: str, number: int) -> dict[str, Any]:
+    """One sweep against a table, and what it and the simple rules beside it are worth."""
+    table = _loaded(name)
+    order = np.random.default_rng([number, len(name)]).permutation(SEEDS)[: 1 + CONFIRMED].tolist()
+    world = Table(table, order)
+    rows = functools.cache(lambda fold: np.array(table["folds"][order[fold]]))
+    study, decision, cost = swept(world, table, number, rows)
     done = [r for r in study.records.values() if r.searched and r.state == "complete" and r.score is not None]
     best = world.value(world.best())
     joint = world.value(world.best(BASELINE))
@@ -433,18 +444,96 @@ def replay(name: str, number: int) -> dict[str, Any]:
         return best - world.truth(max(among, key=lambda r: r.score or 0.0).document) if among else math.nan
 
     whole = sum(line["cost"] * len(line["val"]) for line in table["trainings"])
+    truth = world.truth(decision.chosen.config)
     return {
         "condition": name,
         "kind": decision.kind,
         "method": decision.chosen.method,
-        "regret": best - world.truth(decision.chosen.config),
+        "truth": truth,
+        "regret": best - truth,
         "joint": regret("joint"),
         "mmpareto": regret("mmpareto"),
         "argmax": regret(None),
-        "gain": world.truth(decision.chosen.config) - joint,
+        "gain": truth - joint,
         "none_helps": world.gain() < MARGIN,
         "cost": cost / whole,
     }
+
+
+class Trained:
+    """A world of real trainings on the clips of a condition.
+
+    Args:
+        name: of the condition.
+        work: folder of the trainings.
+    """
+
+    def __init__(self, name: str, work: Path) -> None:
+        self.data = clips(name, work)
+        self.models = work / name / "models-real"
+        self.models.mkdir(parents=True, exist_ok=True)
+
+    def training(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The training of a document; the model of a single modality is kept, since it may teach."""
+        keep = self.models / trial_id(dict(document)) if document["method"]["name"] == "unimodal" else None
+        return one_training(document, self.data, self.models, keep)
+
+    def curve(self, document: Mapping[str, Any], params: Mapping[str, Any]) -> Curve:
+        """See :class:`mmsearch.search.simulate.World`."""
+        return curve_of(document, self.training(document))
+
+    def truth(self, document: Mapping[str, Any]) -> float:
+        """The mean on test over seeds that neither search nor confirmation has used."""
+        space = space_for(self.data, self.models)
+        found = []
+        for seed in range(1 + CONFIRMED, SEEDS):
+            for u in document.get("teachers") or ():
+                self.training(space.teacher(u, seed=seed, fold=seed))
+            found.append(self.training(space.moved(document, seed=seed, fold=seed)).get("test", 0.0))
+        return float(np.mean(found))
+
+    def peaks(self) -> dict[str, float]:
+        """Not known."""
+        raise NotImplementedError
+
+
+def curve_of(document: Mapping[str, Any], line: Mapping[str, Any]) -> Curve:
+    """A training as the simulator takes it."""
+    known, epochs = len(line["val"]), document["epochs"]
+    return Curve(
+        scores=[*line["val"], *line["val"][-1:] * (epochs - known)],
+        cost=line["cost"],
+        select=line.get("select", 0.0),
+        fails_at=known + 1 if "failed" in line else None,
+        at_once=is_ensemble(document),
+        right=line.get("right"),
+    )
+
+
+def real(name: str, work: Path) -> int:
+    """One sweep with every training made, held against the replays; exit status."""
+    import torch
+
+    torch.set_num_threads(1)
+    world = Trained(name, work)
+    rows = functools.cache(lambda fold: world.data.part("select", fold))
+    _, decision, _ = swept(world, _loaded(name), 0, rows)
+    truth = world.truth(decision.chosen.config)
+    found = [replay(name, number) for number in range(REAL)]
+    low, high = np.quantile([f["truth"] for f in found], [0.025, 0.975])
+    share = np.mean([f["kind"] == decision.kind for f in found])
+    agrees = bool(low - NOISE <= truth <= high + NOISE and share >= RARE)
+    print(
+        f"| {name} | {decision.kind} | {share:.0%} | {decision.chosen.label} | {100 * truth:.1f} | "
+        f"{100 * low:.1f} to {100 * high:.1f} | {'yes' if agrees else 'NO'} |",
+        flush=True,
+    )
+    return 0 if agrees else 1
+
+
+def packed(names: Sequence[str]) -> list[str]:
+    """The conditions among these whose table is there."""
+    return [name for name in names if (TABLES / f"{name}.json.xz").exists()]
 
 
 def upper(values: Sequence[float]) -> float:
@@ -488,7 +577,7 @@ def report(found: Sequence[Mapping[str, Any]]) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["train", "pack", "replay"])
+    parser.add_argument("part", choices=["train", "pack", "replay", "real"])
     parser.add_argument("--work", type=Path, default=Path("runs/tables"), help="folder of the trainings")
     parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS), metavar="NAME")
     parser.add_argument("--replays", type=int, default=100)
@@ -498,8 +587,12 @@ def main() -> int:
         train_all(args.conditions, args.work, args.jobs)
     elif args.part == "pack":
         pack(args.conditions, args.work)
+    elif args.part == "real":
+        print("| condition | verdict | replays with it | recommended | its truth, % | of 95 % of replays | agrees |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+        return max(real(name, args.work) for name in packed(args.conditions))
     else:
-        names = [n for n in args.conditions if (TABLES / f"{n}.json.xz").exists()]
+        names = packed(args.conditions)
         tasks = list(itertools.product(names, range(args.replays)))
         with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
             return report(list(processes.map(replay, *zip(*tasks, strict=True), chunksize=10)))

@@ -56,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, metavar="S", help="where seeds start (default: 0)")
     parser.add_argument("--cpus-per-trial", type=positive, metavar="N", help="cores of a trial (default: 1)")
     parser.add_argument(
-        "--gpus-per-trial", type=_gpus, metavar="N", help="GPUs, or auto: what each method needs (default: one if any)"
+        "--gpus-per-trial",
+        type=_gpus,
+        metavar="N",
+        help="GPUs, a process each; or auto: what each method needs (default: one if any)",
     )
     parser.add_argument("--keep", type=_seed, metavar="N", help="models kept beside the best and the last (default: 0)")
     parser.add_argument("--hang-after", type=_duration, metavar="10m", help="kill a silent worker (default: after 1h)")

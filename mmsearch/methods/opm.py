@@ -51,13 +51,17 @@ class OPM(Method):
         self._share: Tensor | None = None
 
     def drop_rates(self, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        """q_u per modality from the scores s_u (scalars)."""
-        total = sum(scores.values())
+        """q_u per modality from the scores s_u (scalars); a lead within rounding is none."""
         q = {}
         for u, s_u in scores.items():
-            rho = s_u * (len(scores) - 1) / (total - s_u)
-            r = torch.tanh(F.relu(rho - 1))
-            q[u] = torch.where(r > 0, (self.q_base * (1 + self.lam * r)).clamp(0, 1), torch.zeros_like(r))
+            others = torch.stack([s for name, s in scores.items() if name != u])
+            lead = s_u / others.mean() - 1
+            r = torch.tanh(F.relu(lead))
+            q[u] = torch.where(
+                lead > 16 * torch.finfo(lead.dtype).eps,
+                (self.q_base * (1 + self.lam * r)).clamp(0, 1),
+                torch.zeros_like(r),
+            )
         return q
 
     def modify_features(self, ctx: Context, features: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

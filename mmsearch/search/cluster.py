@@ -45,9 +45,10 @@ class Resources:
 
     Attributes:
         cpus: processor cores; also the threads of its training.
-        gpus: GPUs; a share below 1 lets trials share one, each with that share of its memory.
+        gpus: GPUs of a process; a share below 1 lets trials share one, each with that share of its memory.
         concurrent, gpu_kind, memory: see :class:`mmsearch.search.machines.Cluster`.
         by_method: GPUs of the trials of a method, where they are not `gpus`.
+        processes: that train a trial together, each with these cores and GPUs.
 
     Raises:
         MMSearchError: more than :data:`SHAPES` different shapes.
@@ -59,6 +60,7 @@ class Resources:
     gpu_kind: str | None = None
     memory: float | None = None
     by_method: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    processes: int = 1
     _nodes: list[dict[str, float]] = dataclasses.field(default_factory=list, init=False)
     _counted: float = dataclasses.field(default=-_REFRESH_S, init=False)
 
@@ -74,7 +76,7 @@ class Resources:
         return "cuda" if self.gpus else "cpu"
 
     def bundle(self, method: str | None = None) -> dict[str, float]:
-        """As Ray takes it: that of a method's trials, or what every other trial gets."""
+        """What a process gets, as Ray takes it: of a method's trials, or of every other trial."""
         gpus = self.gpus if method is None else self.by_method.get(method, self.gpus)
         return (
             {"CPU": self.cpus}
@@ -94,7 +96,7 @@ class Resources:
         if self.concurrent is not None:
             return self.concurrent
         smallest = self.bundle() | ({"GPU": min(self.gpus, *self.by_method.values())} if self.by_method else {})
-        return max(1, sum(_fit(node, smallest) for node in self._alive()))
+        return max(1, sum(_fit(node, smallest) for node in self._alive()) // self.processes)
 
     def room(self, running: Collection[str]) -> bool:
         """Whether one more trial may be begun beside those of these methods.
@@ -166,18 +168,30 @@ def connect(
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     if gpus_per_trial is None or isinstance(gpus_per_trial, str):
         gpus_per_trial = 1.0 if any(n.get("GPU", 0) for n in nodes) else 0.0
+    processes = max(1, int(gpus_per_trial))
+    if gpus_per_trial > 1 and gpus_per_trial != processes:
+        disconnect()
+        raise MMSearchError(f"--gpus-per-trial: {gpus_per_trial:g} is neither a whole number nor a share of one GPU")
     resources = Resources(
-        cpus_per_trial, gpus_per_trial, cluster.concurrent, gpu_kind=cluster.gpu_kind, memory=cluster.memory
+        cpus_per_trial,
+        min(1.0, gpus_per_trial),
+        cluster.concurrent,
+        gpu_kind=cluster.gpu_kind,
+        memory=cluster.memory,
+        processes=processes,
     )
     grows = cluster.address is not None and cluster.concurrent is not None
-    if not grows and not any(_fit(node, resources.bundle()) for node in nodes):
+    if not grows and sum(_fit(node, resources.bundle()) for node in nodes) < processes:
         disconnect()
-        raise MMSearchError(_too_much(resources.bundle(), nodes))
+        raise MMSearchError(_too_much(resources.bundle(), nodes, processes))
     return resources
 
 
-def _too_much(bundle: Mapping[str, float], nodes: Collection[Mapping[str, float]]) -> str:
-    """Why no machine holds a trial."""
+def _too_much(bundle: Mapping[str, float], nodes: Collection[Mapping[str, float]], processes: int) -> str:
+    """Why the machines do not hold a trial."""
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    if processes > 1 and gpus < processes:
+        return f"--gpus-per-trial: a trial asks for {processes} GPUs, the cluster has {gpus:g}"
     for key, flag in (("CPU", "--cpus-per-trial"), ("GPU", "--gpus-per-trial"), ("memory", "--memory-per-trial")):
         most = max(node.get(key, 0.0) for node in nodes)
         if bundle.get(key, 0.0) > most:
@@ -191,7 +205,8 @@ def _too_much(bundle: Mapping[str, float], nodes: Collection[Mapping[str, float]
     for key in bundle:
         if key.startswith(_KIND) and key.removeprefix(_KIND) not in kinds:
             return f"--gpu-kind: no machine of the cluster has that{nearest(key.removeprefix(_KIND), kinds)}"
-    return f"no machine of the cluster has all of what a trial asks for: {needs(bundle)}"
+    many = f"{processes} times " if processes > 1 else ""
+    return f"the machines of the cluster have not all of what a trial asks for: {many}{needs(bundle)}"
 
 
 def check_shared(

@@ -182,9 +182,17 @@ class Job:
         self.leave()
 
     def leave(self) -> None:
-        """Removes this machine's copy of the trial's files, where the run is in a bucket."""
+        """Ends what the training has started, and removes this machine's copy of the trial's files of a bucket."""
+        self._end()
         if self.folder.away is not None:
             shutil.rmtree(self._dir, ignore_errors=True)
+
+    def _end(self) -> None:
+        """Ends the processes that train with this one, where there are any."""
+        run, self._run = self._run, None
+        close = getattr(run, "close", None)
+        if close is not None:
+            close()
 
     def _wanted(self) -> bool:
         """Whether the trial has not been told and tidied meanwhile."""
@@ -202,7 +210,7 @@ class Job:
             self._over = True
             return {"event": "storage", "reason": storage}
         if too_large is not None:
-            self._run = None
+            self._end()
             size, least = self.micro_batch or self.document["batch_size"], too_large.least_at_once
             if size > least:
                 self.micro_batch = max(least, -(-size // 2))

@@ -82,7 +82,8 @@ def run(
     desk = _Desk(source, study, folder, resources, keep, hang_after, limits, checkpoint_seconds, wave)
     table = TrialTable(folder.path, study.records)
     study.journal.subscribe(table)
-    asked = {"cpus": resources.cpus, "gpus": resources.gpus, "by_method": dict(resources.by_method)}
+    many = resources.processes
+    asked = {"cpus": many * resources.cpus, "gpus": many * resources.gpus, "by_method": dict(resources.by_method)}
     study.journal.append({"event": "resources", **asked})
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots())
     with _Interruption() as interruption:
@@ -288,6 +289,7 @@ class _Desk:
             "device": self.resources.device,
             "micro_batch": record.micro_batch,
             "resources": self.resources.bundle(record.method),
+            "processes": self.resources.processes,
             "checkpoint_seconds": self.checkpoint_seconds,
         }
 
@@ -390,7 +392,8 @@ class _Desk:
         self._idle_since = self._idle_since or now
         if now - self._idle_since > PATIENCE and not self._said_waiting:
             self._said_waiting = True
-            asked = needs(self.resources.bundle())
+            many = f"{self.resources.processes} times " if self.resources.processes > 1 else ""
+            asked = many + needs(self.resources.bundle())
             with self.guarded():
                 reason = f"no machine of the cluster has room for a trial ({asked}); waiting for one"
                 self.study.journal.append({"event": "waiting", "reason": reason})

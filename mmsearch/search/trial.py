@@ -14,6 +14,7 @@ from mmsearch.errors import MMSearchError
 from mmsearch.fusion import FUSIONS
 from mmsearch.methods import METHODS
 from mmsearch.search.job import Job, Run, clips, training
+from mmsearch.search.peers import together
 from mmsearch.search.run_folder import RunFolder
 from mmsearch.search.shares import cap
 from mmsearch.training import Predictor, trial_id
@@ -43,7 +44,7 @@ class Trial(tune.Trainable):
     def default_resource_request(cls, config: Mapping[str, Any]) -> tune.PlacementGroupFactory | None:
         """The `resources` of the configuration, where it has any."""
         resources = config.get("resources")
-        return tune.PlacementGroupFactory([dict(resources)]) if resources else None
+        return tune.PlacementGroupFactory([dict(resources)] * config.get("processes", 1)) if resources else None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Called by Ray once an actor."""
@@ -55,6 +56,7 @@ class Trial(tune.Trainable):
             self._job.leave()
         self._job = self._run = None
         if "run" in config:
+            processes = config.get("processes", 1)
             self._job = Job(
                 RunFolder(config["run"], "worker"),
                 config["trial_id"],
@@ -63,7 +65,7 @@ class Trial(tune.Trainable):
                 device=config["device"],
                 micro_batch=config["micro_batch"],
                 checkpoint_seconds=config["checkpoint_seconds"],
-                open_run=self.open_run,
+                open_run=together(processes, config["run"], self.open_run) if processes > 1 else self.open_run,
             )
         else:
             self._run = self._open(config)

@@ -89,7 +89,7 @@ def test_a_sweep_goes_on_where_the_diagnosis_fails_and_tries_again_next_time(run
     assert "It failed and is not shown: the worker died" in whole["diagnosis"]["sentences"][0]["text"]
     assert card.read(run_dir) == whole and whole["decision"] == rec["decision"]
     assert not (run_dir / diagnosis.FILE).exists()
-    whole = diagnosis.attach(run_dir, rec, events, lambda: diagnosis.diagnose_run(str(run_dir)))
+    whole = diagnosis.attach(run_dir, rec, events, lambda: diagnosis.diagnose_run(run_dir))
     assert whole["diagnosis"]["models"]
     assert diagnosis.attach(run_dir, rec, events, lost) == whole, "what is there is not made again"
 
@@ -98,6 +98,6 @@ def test_a_damaged_model_is_a_line_with_its_reason_and_a_traceback_in_the_log(ru
     joint = next(f for f in card.read(run_dir)["finalists"] if f["method"] == "joint")
     weights = weights_dir(run_dir, joint["trial_ids"][0]) / "state.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    found = diagnosis.diagnose_run(str(run_dir))
+    found = diagnosis.diagnose_run(run_dir)
     assert found["models"] == {} and "not a readable checkpoint" in found["sentences"][0]["text"]
     assert "Traceback" in (run_dir / "logs" / "diagnosis.log").read_text()

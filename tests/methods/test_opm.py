@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmsearch.batch import Batch, Output
@@ -58,6 +58,7 @@ def test_three_modalities_compare_with_the_mean_of_the_others() -> None:
 positive = st.floats(0.01, 10)
 
 
+@example([1.5690104634924] * 3, 0.5, 1.0)
 @settings(max_examples=30, deadline=None)
 @given(st.lists(positive, min_size=2, max_size=4), st.floats(0.1, 0.9), st.floats(0.05, 2))
 def test_the_weakest_is_never_dropped_and_names_do_not_matter(s: list, q_base: float, lam: float) -> None:
