@@ -31,6 +31,22 @@ def real_clips() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def small_space() -> str:
+    """The search space of a sweep of a minute."""
+    return """\
+epochs: 2
+batch_size: 16
+encoders:
+  frames: {name: frames, size: 32}
+methods:
+  joint:
+  unimodal_teacher: {teacher: ume}
+fusions:
+  concat:
+"""
+
+
 ACCOUNT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing-secret",

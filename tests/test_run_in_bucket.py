@@ -18,28 +18,16 @@ from mmsearch.data.demo import DemoConfig, write_demo
 from mmsearch.data.places import Place
 from mmsearch.search import segments
 
-SPACE = """\
-epochs: 2
-batch_size: 16
-encoders:
-  frames: {name: frames, size: 32}
-methods:
-  joint:
-  unimodal_teacher: {teacher: ume}
-fusions:
-  concat:
-"""
-
 
 def events(address: str) -> list[dict]:
     return [json.loads(line) for line in segments.read(Place(address)).splitlines()]
 
 
 def test_a_lost_driver_is_replaced_from_another_machine(
-    tmp_path: Path, bucket: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: str, small_space: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_demo(tmp_path / "clips", DemoConfig.of("sound_dominates", n_clips=120, n_classes=2), workers=1)
-    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "space.yaml").write_text(small_space)
     run, machines = bucket.replace("/clips?", "/runs/mine?"), [str(tmp_path / name) for name in ("one", "other")]
 
     def began(*arguments: object) -> subprocess.Popen[str]:

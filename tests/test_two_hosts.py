@@ -9,18 +9,6 @@ from mmsearch.data.demo import DemoConfig, write_demo
 
 ROOT = Path(__file__).parents[1]
 
-SPACE = """\
-epochs: 2
-batch_size: 16
-encoders:
-  frames: {name: frames, size: 32}
-methods:
-  joint:
-  unimodal_teacher: {teacher: ume}
-fusions:
-  concat:
-"""
-
 SCRIPT = r"""
 mkdir disk
 mount -t tmpfs none disk
@@ -85,9 +73,9 @@ END
 """
 
 
-def test_a_submitted_job_sweeps_on_another_host_through_a_bucket(tmp_path: Path, on_a_host) -> None:
+def test_a_submitted_job_sweeps_on_another_host_through_a_bucket(tmp_path: Path, on_a_host, small_space: str) -> None:
     write_demo(tmp_path / "clips", DemoConfig.of("sound_dominates", n_clips=120, n_classes=2), workers=1)
-    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "space.yaml").write_text(small_space)
     printed = on_a_host(
         SCRIPT,
         {
