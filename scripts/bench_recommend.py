@@ -517,8 +517,9 @@ def real(name: str, work: Path) -> int:
     torch.set_num_threads(1)
     world = Trained(name, work)
     rows = functools.cache(lambda fold: world.data.part("select", fold))
-    _, decision, _ = swept(world, _loaded(name), 0, rows)
-    truth = world.truth(decision.chosen.config)
+    study, decision, _ = swept(world, _loaded(name), 0, rows)
+    confirmed = next(iter(decision.chosen.trial_ids.values()))
+    truth = world.truth(study.records[confirmed].document)
     found = [replay(name, number) for number in range(REAL)]
     low, high = np.quantile([f["truth"] for f in found], [0.025, 0.975])
     share = np.mean([f["kind"] == decision.kind for f in found])
