@@ -82,10 +82,11 @@ def conduct(
         else:
             _rewrite(out / SWEEP, {**recorded_sweep(out), "arguments": arguments.to_dict()})
         with Journal(out, folder.away) as journal, _sending(folder, journal):
-            shown = display(stream, folder, journal.events) if display else contextlib.nullcontext(lambda event: None)
+            before = journal.events
+            shown = display(stream, folder, before) if display else contextlib.nullcontext(lambda event: None)
             with shown as watcher, trackers:
                 journal.subscribe(watcher)
-                journal.subscribe(Metrics(out.name))
+                journal.subscribe(Metrics(out.name, before))
                 note_extensions(out, journal)
                 data = _data(out, arguments, dataset, journal)
                 about = {"dataset": arguments.dataset, "classes": data.classes}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ray.util.metrics import Counter, Gauge
 
 from mmsearch.search.journal import Event
@@ -17,12 +19,18 @@ class Metrics:
 
     Args:
         run: its name.
+        events: of earlier sessions, whose trials may go on in this one.
     """
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, events: Iterable[Event] = ()) -> None:
         self._run = run
         self._method: dict[str, str] = {}
         self._cost: dict[str, float] = {}
+        for event in events:
+            if event["event"] == "asked":
+                self._method[event["trial_id"]] = event["method"]
+            elif event["event"] == "epoch":
+                self._cost[event["trial_id"]] = event["cost_joint_epochs"]
         self._running: dict[str, set[str]] = {}
         self._told = Counter("mmsearch_trials", "Trials that have ended.", (*_TRIAL, "state"))
         self._epochs = Counter("mmsearch_epochs", "Epochs trained.", _TRIAL)

@@ -16,7 +16,11 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
 ray.init(address="local", num_cpus=1, include_dashboard=False, _metrics_export_port=port, logging_level="ERROR")
-metrics = Metrics("mine")
+earlier = [
+    {"event": "asked", "trial_id": "c", "method": "ogm"},
+    {"event": "epoch", "trial_id": "c", "cost_joint_epochs": 7.0},
+]
+metrics = Metrics("mine", earlier)
 for event in [
     {"event": "cluster", "nodes": 3},
     {"event": "asked", "trial_id": "a", "method": "ogm"},
@@ -28,6 +32,8 @@ for event in [
     {"event": "lost", "trial_id": "b", "kind": "machine"},
     {"event": "told", "trial_id": "a", "state": "pruned"},
     {"event": "started", "trial_id": "b"},
+    {"event": "started", "trial_id": "c"},
+    {"event": "epoch", "trial_id": "c", "cost_joint_epochs": 9.0},
 ]:
     metrics(event)
 until = time.monotonic() + 60
@@ -54,9 +60,9 @@ def test_ray_exports_what_the_journal_says() -> None:
         found[name.removeprefix("ray_mmsearch_")] = float(value)
     assert found == {
         "machines": 3,
-        "trials_running": 1,
+        "trials_running": 2,
         "trials_total": 1,
-        "epochs_total": 2,
-        "joint_epochs_total": 3,
+        "epochs_total": 3,
+        "joint_epochs_total": 5,
         "workers_lost_total": 1,
     }
