@@ -16,7 +16,7 @@ from rich.text import Text
 from mmsearch.cli.recommend import recorded
 from mmsearch.recommend.words import UNKNOWN, percent, points
 from mmsearch.search.journal import read_events
-from mmsearch.search.run_folder import RunFolder
+from mmsearch.search.run_folder import RunFolder, without_checkpoints
 
 HELP = "what the models of a finished run made of each modality: under-training, reliance, calibration, robustness"
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the diagnosis into the recommendation and the report, and prints it."""
     folder = RunFolder(args.run_dir, "view")
-    folder.copy(lambda name: "/checkpoint/" not in name)
+    folder.copy(without_checkpoints)
     run_dir = folder.path
     recommendation = recorded(run_dir)
     from mmsearch.data import ClipData

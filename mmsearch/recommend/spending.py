@@ -64,7 +64,7 @@ class _Attempt:
     method: str
     devices: float
     times: dict[int, float]
-    end: float | None = None
+    end: float = 0.0
 
 
 def spending(events: Sequence[Mapping[str, Any]]) -> Spending | None:
@@ -111,7 +111,7 @@ def spending(events: Sequence[Mapping[str, Any]]) -> Spending | None:
             used = spent.methods.setdefault(method, Used())
             before = ended.pop(trial_id, None)
             used.trials += before is None
-            if before is not None and before.end is not None:
+            if before is not None:
                 went_on = before.times.get(event["epoch"], min(before.times.values()))
                 used.lost += before.devices * (before.end - went_on) / HOUR
             devices = shape["by_method"].get(method, shape["gpus"]) if gpu else shape["cpus"]

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mmsearch.search.job import OpenRun, Run, out_of_memory, training
 from mmsearch.search.run_folder import RunFolder
-from mmsearch.training import EpochResult, Evaluation
+from mmsearch.training import EpochResult
 
 _ANSWER_S = 60.0
 
@@ -120,10 +120,6 @@ class Together:
         going = [p.restore.remote(self._name(path)) for p in self._peers]
         self._run.restore(path)
         self._all(going)
-
-    def evaluate(self, part: str) -> Evaluation:
-        """Evaluates the model as it is, which is the same in all."""
-        return self._run.evaluate(part)
 
     def close(self) -> None:
         """Ends the others."""

@@ -38,7 +38,7 @@ class Pace(NamedTuple):
     checkpoint: float
 
 
-FOLDER, BUCKET = Pace(1.0, 10.0), Pace(5.0, 120.0)
+IN_FOLDER, IN_BUCKET = Pace(1.0, 10.0), Pace(5.0, 120.0)
 """In a folder, and in a bucket, where every write takes a request."""
 
 SWEEP = "sweep.json"
@@ -75,13 +75,8 @@ class RunFolder:
         place = Place(address)
         self.address, self.said = place.text, str(address)
         self.away = None if place.folder is not None else place
-        self.path = place.folder or self._near(place, user)
+        self.path = place.folder or _copy_of(place, user)
         self._sent: dict[str, tuple[int, int]] = {}
-
-    @staticmethod
-    def _near(place: Place, user: str) -> Path:
-        digest = hashlib.blake2b(place.text.encode(), digest_size=8).hexdigest()
-        return cache_folder() / "runs" / digest / user / place.base.rpartition("/")[2]
 
     @classmethod
     def of(cls, run: RunFolder | str | Path) -> RunFolder:
@@ -91,7 +86,7 @@ class RunFolder:
     @property
     def pace(self) -> Pace:
         """How often a trial writes."""
-        return FOLDER if self.away is None else BUCKET
+        return IN_FOLDER if self.away is None else IN_BUCKET
 
     def exists(self, name: str) -> bool:
         """Whether the run has a file of that name.
@@ -294,6 +289,12 @@ class RunFolder:
                 fresh.rename(path)
 
 
+def _copy_of(place: Place, user: str) -> Path:
+    """Where a user of this machine has its copy of a run in a bucket."""
+    digest = hashlib.blake2b(place.text.encode(), digest_size=8).hexdigest()
+    return cache_folder() / "runs" / digest / user / place.base.rpartition("/")[2]
+
+
 def _pack(folder: Path, sink: BinaryIO) -> None:
     with tarfile.open(fileobj=sink, mode="w|") as packed:
         for path in sorted(folder.iterdir()):
@@ -312,6 +313,11 @@ def _remove(away: Place, name: str, keep: Collection[str]) -> None:
 def drivers(name: str) -> bool:
     """Whether a file of a run is the driver's to write, and no trial's."""
     return not name.startswith(("trials/", ".")) and name not in (FILE, LOCK)
+
+
+def without_checkpoints(name: str) -> bool:
+    """All files of a run but those from which its trials go on."""
+    return "/checkpoint/" not in name
 
 
 def viewed(address: str | Path) -> Path:

@@ -25,7 +25,7 @@ from mmsearch.search.cluster import Resources, needs
 from mmsearch.search.job import clips, figures_of, heartbeat, log_file, out_of_memory, tidy, weights_dir
 from mmsearch.search.journal import Event
 from mmsearch.search.losses import LIMITS, is_bug, kind_of, verdict
-from mmsearch.search.run_folder import SCRATCH, RunFolder
+from mmsearch.search.run_folder import SCRATCH, RunFolder, without_checkpoints
 from mmsearch.search.sources import Signal, Source
 from mmsearch.search.study import Study
 from mmsearch.search.trial import Trial
@@ -143,7 +143,7 @@ def on_worker(work: Callable[[Path], dict[str, Any]], run: RunFolder, resources:
 
 def _with_folder(work: Callable[[Path], dict[str, Any]], address: str) -> dict[str, Any]:
     folder = RunFolder(address, "worker")
-    folder.copy(lambda name: "/checkpoint/" not in name)
+    folder.copy(without_checkpoints)
     return work(folder.path)
 
 

@@ -16,7 +16,7 @@ from mmsearch.data.places import Place
 from mmsearch.errors import MMSearchError
 from mmsearch.search import run_folder, segments
 from mmsearch.search.job import Job, tidy, trial_dir
-from mmsearch.search.run_folder import BUCKET, FOLDER, RunFolder, drivers, near, viewed
+from mmsearch.search.run_folder import IN_BUCKET, IN_FOLDER, RunFolder, drivers, near, viewed
 from mmsearch.search.segments import Segments
 from mmsearch.training import resolve, train, trial_id
 
@@ -142,7 +142,7 @@ def test_in_a_folder_nothing_is_sent_or_fetched(tmp_path: Path) -> None:
     here.send_all()
     here.copy(drivers)
     assert here.fetch() == set() and files(tmp_path) == {"trials/t/weights/x"}
-    assert here.pace == FOLDER and here.trials() == {"t"}
+    assert here.pace == IN_FOLDER and here.trials() == {"t"}
     assert viewed(tmp_path) == near(tmp_path) == here.taken().path == tmp_path
 
 
@@ -192,4 +192,4 @@ def test_a_bucket_that_is_gone_is_trouble_with_the_storage(address: str, job, mo
     monkeypatch.setattr(Place, "copy", lambda *_: (_ for _ in ()).throw(OSError("no route to the host")))
     last = trial.step()[-1]
     assert last["event"] == "storage" and "no route to the host" in last["reason"]
-    assert folder.pace == BUCKET
+    assert folder.pace == IN_BUCKET
