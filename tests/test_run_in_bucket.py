@@ -14,9 +14,15 @@ from pathlib import Path
 import pytest
 
 from mmsearch.cli import main
+from mmsearch.data import ClipData
 from mmsearch.data.demo import DemoConfig, write_demo
 from mmsearch.data.places import Place
+from mmsearch.recommend.watch import LiveReport
 from mmsearch.search import segments
+from mmsearch.search.run_folder import viewed
+from mmsearch.search.space import Space
+from mmsearch.search.trials import records
+from mmsearch.search.warm import Start
 
 
 def events(address: str) -> list[dict]:
@@ -74,3 +80,9 @@ def test_a_lost_driver_is_replaced_from_another_machine(
     assert json.loads(capsys.readouterr().out)[0]["path"] == str(clip)
     assert main(["sweep", "--dataset", str(tmp_path / "clips/dataset.yaml"), "--out", run]) == 2
     assert "already holds a sweep" in capsys.readouterr().err
+    assert LiveReport(run, "n").now().done
+    data = ClipData.open(viewed(run) / "data.json")
+    space = Space.load(tmp_path / "space.yaml", data.modalities, data=data.digest)
+    searched = {r.trial_id for r in records(after).values() if r.searched and r.state in ("complete", "pruned")}
+    known = Start.load(space, None, run).known
+    assert {trial.trial_id for trials in known.values() for trial in trials} == searched

@@ -59,7 +59,7 @@ def recorded(run_dir: Path) -> dict[str, Any]:
         MMSearchError: no run there, or its confirmation is not finished.
     """
     events = read_events(run_dir)
-    if (run_dir / "recommendation.json").is_file():
+    if (run_dir / card.FILE).is_file():
         return card.read(run_dir)
     if not any(e["event"] == "phase" and e["name"] in ("decide", "done") for e in events):
         phase = next((e["name"] for e in reversed(events) if e["event"] == "phase"), "start")

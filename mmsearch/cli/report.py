@@ -16,7 +16,7 @@ from mmsearch.recommend.media import Clips
 from mmsearch.recommend.page import page
 from mmsearch.recommend.watch import Server
 from mmsearch.search.journal import read_events
-from mmsearch.search.run_folder import RunFolder, viewed
+from mmsearch.search.run_folder import viewed
 
 HELP = "write the report of a run from its recommendation and journal, or serve it while the run goes on"
 
@@ -54,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         if written:
             raise MMSearchError(f"--{written[0]}: writes a file, which --watch does not; give one of them")
-        if RunFolder(args.run_dir).away is not None:
-            raise MMSearchError("--watch: follows a run in a folder; of one in a bucket see `mmsearch status`")
-        return _watch(Path(args.run_dir), args.port or 0)
+        return _watch(args.run_dir, args.port or 0)
     if args.port is not None:
         raise MMSearchError("--port: belongs to --watch")
     run_dir = viewed(args.run_dir)
@@ -82,8 +80,8 @@ def _clips(run_dir: Path) -> Clips:
     return ClipData.open(run_dir / "data.json")
 
 
-def _watch(run_dir: Path, port: int) -> int:
-    with Server(run_dir, port) as server:
+def _watch(run: str, port: int) -> int:
+    with Server(run, port) as server:
         os.nice(BEHIND)
         print(f"report: {server.address}\nCtrl-C ends it; the run goes on.", flush=True)
         try:

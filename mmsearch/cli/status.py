@@ -10,6 +10,7 @@ from typing import Any
 import rich
 
 from mmsearch.cli.progress import Plan, elapsed, expected, render, rows
+from mmsearch.recommend import card
 from mmsearch.recommend.spending import spending
 from mmsearch.search.journal import read_events
 from mmsearch.search.run_folder import viewed
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         "methods": [dataclasses.asdict(row) for row in rows(trials, plan)],
         "failed": {r.trial_id: r.reason for r in trials.values() if r.state == "failed"},
         "spending": spent.to_dict() if (spent := spending(events)) else None,
-        "recommendation": (run_dir / "recommendation.json").is_file(),
+        "recommendation": (run_dir / card.FILE).is_file(),
     }
     print(json.dumps(status, indent=2))
     return 0

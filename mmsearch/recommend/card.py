@@ -39,6 +39,9 @@ from mmsearch.search.objectives import DEFAULT, front
 from mmsearch.search.trials import records
 
 FORMAT = 1
+FILE = "recommendation.json"
+"""In the run's folder."""
+
 _PACKAGES = ("mmsearch", "torch", "timm", "ray", "optuna", "numpy", "scipy")
 
 
@@ -380,7 +383,7 @@ def _cost(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
 
 def write(run_dir: Path, recommendation: Mapping[str, Any]) -> Path:
     """`RUN/recommendation.json`, replaced as a whole."""
-    path = Path(run_dir) / "recommendation.json"
+    path = Path(run_dir) / FILE
     write_text(path, json.dumps(recommendation, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
@@ -391,7 +394,7 @@ def read(run_dir: Path) -> dict[str, Any]:
     Raises:
         MMSearchError: there is none, it is torn, or of another format.
     """
-    path = Path(run_dir) / "recommendation.json"
+    path = Path(run_dir) / FILE
     try:
         recommendation = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

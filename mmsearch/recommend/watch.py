@@ -23,7 +23,8 @@ from mmsearch.errors import MMSearchError
 from mmsearch.recommend import card
 from mmsearch.recommend.page import live, page
 from mmsearch.recommend.report import drawn
-from mmsearch.search.journal import FILE, read_events
+from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import RunFolder, viewed
 
 LOOPBACK = "127.0.0.1"
 
@@ -65,18 +66,18 @@ class LiveReport:
     """The report of a run at this moment; drawn anew only where the run has gone on.
 
     Args:
-        run_dir: the run's folder.
+        run: the run's folder, or its address.
         nonce: of the page's one script.
 
     Raises:
         MMSearchError: no run there.
     """
 
-    def __init__(self, run_dir: Path, nonce: str) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run: Path | str, nonce: str) -> None:
+        self._run = RunFolder(run)
         self._nonce = nonce
         self._lock = threading.Lock()
-        self._state: tuple[Any, ...] | None = None
+        self._state: object = None
         self._due = 0.0
         self._shown: Shown | None = None
         self.now()
@@ -90,42 +91,28 @@ class LiveReport:
         with self._lock:
             begun = time.monotonic()
             if self._shown is None or begun >= self._due:
-                state = self._look()
+                state = self._run.state(card.FILE)
                 if self._shown is None or state != self._state:
                     self._shown, self._state = self._draw(), state
                 ended = time.monotonic()
                 self._due = ended + max(REST, (ended - begun) / SHARE)
             return self._shown
 
-    def _look(self) -> tuple[Any, ...]:
-        """What changes whenever the page may."""
-        found = (self._run_dir / name for name in (FILE, "recommendation.json"))
-        return tuple((s.st_size, s.st_mtime_ns) if (s := _stat(p)) else None for p in found)
-
     def _draw(self) -> Shown:
-        events = read_events(self._run_dir)
+        run_dir = viewed(self._run.address)
+        events = read_events(run_dir)
         phase = next((e["name"] for e in reversed(events) if e["event"] == "phase"), "start")
-        decided = phase not in _UNDECIDED and (self._run_dir / "recommendation.json").is_file()
-        if decided:
-            content = page(card.read(self._run_dir), events, self._run_dir)
-        else:
-            content = live(events, self._run_dir.resolve().name)
+        decided = phase not in _UNDECIDED and (run_dir / card.FILE).is_file()
+        content = page(card.read(run_dir), events, run_dir) if decided else live(events, run_dir.resolve().name)
         body = drawn(content, self._nonce).encode()
         return Shown(body, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', decided and phase == "done")
-
-
-def _stat(path: Path) -> Any:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 class Server(ThreadingHTTPServer):
     """Serves one run's report; `serve_forever` runs it, `server_close` ends it.
 
     Args:
-        run_dir: the run's folder.
+        run: the run's folder, or its address.
         port: 0 for a free one.
 
     Attributes:
@@ -137,10 +124,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, run_dir: Path, port: int = 0) -> None:
+    def __init__(self, run: Path | str, port: int = 0) -> None:
         self.token = secrets.token_urlsafe(24)
         self.nonce = secrets.token_urlsafe(16)
-        self.report = LiveReport(run_dir, self.nonce)
+        self.report = LiveReport(run, self.nonce)
         try:
             super().__init__((LOOPBACK, port), _Handler)
         except (OSError, OverflowError) as e:

@@ -106,6 +106,15 @@ class RunFolder:
         found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         return found | {name.split("/")[1] for name in (self.away.tree("trials") if self.away else ())}
 
+    def state(self, name: str) -> object:
+        """What changes with every event, and with a file of the run; None where the run cannot be seen just now."""
+        with contextlib.suppress(OSError):
+            if self.away is not None:
+                return list(self.away.files(segments.FOLDER)), self.away.seen(name)
+            found = [path.stat() for path in (self.path / FILE, self.path / name) if path.is_file()]
+            return [(stat.st_size, stat.st_mtime_ns) for stat in found]
+        return None
+
     def touch(self, name: str) -> None:
         """Leaves a sign of life; one that a bucket does not take is left out.
 

@@ -13,6 +13,7 @@ from mmsearch.data.document import Document
 from mmsearch.errors import MMSearchError, nearest
 from mmsearch.files import write_text
 from mmsearch.search.journal import read_events
+from mmsearch.search.run_folder import viewed
 from mmsearch.search.space import Space
 from mmsearch.search.trials import TrialRecord, records
 
@@ -62,12 +63,12 @@ class Start:
 
     @classmethod
     def load(cls, space: Space, points: Path | str | None, run: Path | str | None) -> Start:
-        """A file of points and another sweep's folder.
+        """A file of points and another sweep's folder or address.
 
         Raises:
             MMSearchError: file and line of a point that the space does not have; a sweep of which nothing fits.
         """
-        return cls(read_points(Path(points), space) if points else {}, read_known(Path(run), space) if run else {})
+        return cls(read_points(Path(points), space) if points else {}, read_known(run, space) if run else {})
 
     @classmethod
     def kept(cls, space: Space, out: Path) -> Start:
@@ -84,7 +85,7 @@ def keep(out: Path, points: Path | str | None, run: Path | str | None) -> None:
     if points is not None:
         shutil.copyfile(points, out / POINTS)
     if run is not None:
-        lines = (json.dumps(dataclasses.asdict(trial)) + "\n" for trial in _finished(Path(run)))
+        lines = (json.dumps(dataclasses.asdict(trial)) + "\n" for trial in _finished(run))
         write_text(out / KNOWN, "".join(lines))
 
 
@@ -145,7 +146,7 @@ def _flat(setting: Mapping[Any, Any], *above: str) -> Iterator[tuple[tuple[str, 
             yield (*above, str(key)), value
 
 
-def read_known(run: Path, space: Space) -> dict[str, list[KnownTrial]]:
+def read_known(run: Path | str, space: Space) -> dict[str, list[KnownTrial]]:
     """Per method of the space the finished trials of another sweep's search whose parameters the space has.
 
     Raises:
@@ -166,9 +167,9 @@ def _fitting(trials: list[KnownTrial], space: Space) -> dict[str, list[KnownTria
     return known
 
 
-def _finished(run: Path) -> list[KnownTrial]:
-    """Those of a run's folder, or of the file that :func:`keep` has made of it."""
-    if run.is_file():
-        return [KnownTrial.from_line(line) for line in run.read_text().splitlines()]
-    found = records(read_events(run)).values()
+def _finished(run: Path | str) -> list[KnownTrial]:
+    """Those of a run's folder or address, or of the file that :func:`keep` has made of it."""
+    if (kept := Path(run)).is_file():
+        return [KnownTrial.from_line(line) for line in kept.read_text().splitlines()]
+    found = records(read_events(viewed(run))).values()
     return [KnownTrial.of(r) for r in found if r.searched and r.state in ("complete", "pruned") and r.score is not None]
