@@ -11,22 +11,26 @@ over that on N, since N nodes have N times the trials; it is scheduling alone, s
 work: 12 real trainings, one core a node, on one node and on two. Efficiency: the wall time on one node over twice that
 on two. It needs two idle cores.
 many: 5,000 trials of no time. Seconds a trial around the hundredth, and around the last.
+fetch: a sweep of real trainings on two nodes with caches of their own and a store in a bucket (moto's server, of the
+extra `test`). What every machine has fetched, as a share of the store.
 
 Wall time runs from the end of the first trials, when every worker is up, to the last trial's end. Exit status 1 where a
 bound is missed: efficiency 0.9 where trials wait and 0.85 where they work; a trial among many at most 1.5 times as dear
-as at the hundredth.
+as at the hundredth; no machine fetches more than the store once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,7 @@ WAITING, WORKING, DEARER = 0.9, 0.85, 1.5
 NODES = {"wait": (1, 2, 4), "work": (1, 2), "many": (1,)}
 SLOTS = {"wait": 2, "work": 1, "many": 2}
 TRIALS = {"wait": 30, "work": 12, "many": 5000}
+PARTS = [*NODES, "fetch"]
 SECONDS = {"wait": 2.0, "many": 0.0}
 NEAR = 100
 """Trials over which a rate is taken."""
@@ -166,10 +171,101 @@ def many(scale: float) -> list[str]:
     return [f"many: {late / early:.2f} times as dear, at most {DEARER}"] if late / early > DEARER else []
 
 
+STORED, TRAINED = 400, 12
+"""Clips, and trials of the search."""
+
+ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextlib.contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """The address of a prefix in an empty bucket."""
+    from pyarrow import fs
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "moto.log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        while True:
+            if server.poll() is not None:
+                raise SystemExit("error: no S3 to measure with; pip install 'mmsearch[test]'")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        there = {"endpoint_override": f"http://127.0.0.1:{port}", "region": "us-east-1"}
+        fs.S3FileSystem(**there, allow_bucket_creation=True).create_dir("bucket")
+        yield "s3://bucket/store?" + "&".join(f"{key}={value}" for key, value in there.items())
+    finally:
+        server.kill()
+        server.wait()
+
+
+def mmsearch(machine: Path, *arguments: str) -> None:
+    """A command on a machine with a cache of its own, of which its log lies beside the cache."""
+    command = [sys.executable, "-m", "mmsearch", *arguments]
+    path = machine.with_suffix(".log")
+    with path.open("w") as log:
+        done = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"MMSEARCH_CACHE": str(machine)})
+    if done.returncode:
+        raise SystemExit(path.read_text())
+
+
+def fetch(scale: float) -> list[str]:
+    """Prints what every machine fetches of a store; returns what missed its bound."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    from mmsearch.data.demo import DemoConfig, write_demo
+    from mmsearch.data.places import Place
+
+    print(f"fetch: {TRAINED} trials on 2 nodes", file=sys.stderr, flush=True)
+    os.environ.update(ACCOUNT)
+    config = DemoConfig.of("sound_dominates", n_clips=max(120, round(STORED * scale)))
+    with tempfile.TemporaryDirectory() as scratch, bucket(Path(scratch)) as address:
+        folder = Path(scratch)
+        dataset, space = str(folder / "clips/dataset.yaml"), str(folder / "space.yaml")
+        write_demo(folder / "clips", config, workers=1)
+        Path(space).write_text(SPACE.format(epochs=2))
+        mmsearch(folder / "decoder", "prepare", dataset, "--out", address)
+        machines = Nodes()
+        machines.add_node(num_cpus=0, include_dashboard=False, object_store_memory=100 * 2**20)
+        for name in ("node1", "node2"):
+            cache = {"MMSEARCH_CACHE": str(folder / name)}
+            machines.add_node(num_cpus=1, object_store_memory=100 * 2**20, env_vars=cache)
+        try:
+            mmsearch(
+                folder / "driver", "sweep", "--dataset", dataset, "--space", space, "--store", address, "--out",
+                str(folder / "run"), "--address", machines.address, "--trials", str(TRAINED), "--seeds", "2", "--plain",
+            )  # fmt: skip
+        finally:
+            machines.shutdown()
+        sizes = {name.rpartition("/")[2]: seen.size for name, seen in Place(address).tree("shards").items()}
+        whole = sum(sizes.values())
+        print("| fetch | files | MB | share of the store |\n|---|---|---|---|")
+        print(f"| the store | {len(sizes)} | {whole / 1e6:.1f} | 1.00 |")
+        missed = []
+        for name in ("driver", "node1", "node2"):
+            logs = (folder / name).glob("shards/*/fetched.log")
+            files = [line.split()[2] for log in logs for line in log.open()]
+            share = sum(sizes[file] for file in files) / whole
+            print(f"| {name} | {len(files)} | {share * whole / 1e6:.1f} | {share:.2f} |", flush=True)
+            if share > 1:
+                missed.append(f"fetch: {name} fetched {share:.2f} times the store, at most once")
+        print()
+    return missed
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(NODES), default=list(NODES), metavar="PART")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of trials, to try the bench")
     parser.add_argument("--part", choices=list(NODES), help=argparse.SUPPRESS)
     parser.add_argument("--nodes", type=int, help=argparse.SUPPRESS)
@@ -179,7 +275,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(sweep(args.part, args.nodes, args.trials, Path(folder))))
         return 0
-    missed = [line for part in args.only for line in (many(args.scale) if part == "many" else scaled(part, args.scale))]
+    own = {"many": many, "fetch": fetch}
+    missed = [
+        line for part in args.only for line in (own[part](args.scale) if part in own else scaled(part, args.scale))
+    ]
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if missed else 0
