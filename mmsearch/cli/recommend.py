@@ -42,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Prints the recorded recommendation, the one that the journal supports, or what is expected without a sweep."""
     if args.no_sweep:
         return _expect(args)
+    for name in ("dataset", "space", "max_epochs", "points", "store", "allow_absolute"):
+        if getattr(args, name):
+            raise MMSearchError(f"--{name.replace('_', '-')}: belongs to --no-sweep")
     if args.run_dir is None:
         raise MMSearchError("RUN: say which run, or `--dataset X --no-sweep` for a recommendation before any sweep")
     recommendation = recorded(viewed(args.run_dir))

@@ -7,6 +7,9 @@ from typing import Any
 
 from mmsearch.recommend.words import count, duration, listed, percent
 
+UNDER_TRAINING = "Under-training"
+"""What is said of what encoders learned beside what they can learn alone."""
+
 SMALL = 0.05
 """A loss that is surely smaller is called small, and a fall of accuracy that is not larger is not worth a word."""
 
@@ -19,7 +22,7 @@ def sentences(diagnosis: Mapping[str, Any]) -> list[dict[str, str]]:
     """
     models = list(diagnosis["models"].values())
     topics = {
-        "Under-training": [*(t for m in models for t in _gaps(m)), *_recovered(diagnosis["models"])],
+        UNDER_TRAINING: [*(t for m in models for t in _gaps(m)), *_recovered(diagnosis["models"])],
         "Reliance": [t for m in models for t in _reliance(m)],
         "Agreement": [t for m in models for t in _conflicts(m)],
         "Together": list(_together(diagnosis["ume_umt"])),

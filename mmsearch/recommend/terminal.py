@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mmsearch.recommend.diagnosis_words import UNDER_TRAINING
 from mmsearch.recommend.words import (
     count,
     duration,
@@ -33,7 +34,7 @@ def render(rec: Mapping[str, Any]) -> RenderableType:
     colour = {"method": "green", "unimodal": "green", "baseline": "cyan"}.get(d["kind"], "yellow")
     title = f"{rec['provenance']['dataset']['name']}: recommendation"
     return Group(
-        verdict(title, d["headline"], _sentences(d), colour),
+        verdict(title, d["headline"], _sentences(rec), colour),
         _finalists(rec),
         *_pareto(rec.get("pareto", [])),
         _config(d),
@@ -52,12 +53,16 @@ def verdict(title: str, headline: str, said: RenderableType, colour: str) -> Pan
     )
 
 
-def _sentences(d: Mapping[str, Any]) -> Table:
+def _sentences(rec: Mapping[str, Any]) -> Table:
+    """What the decision says, and of the diagnosis what the encoders have learned; the report has the rest."""
     table = Table.grid(padding=(0, 2, 1, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for s in d["sentences"]:
+    for s in rec["decision"]["sentences"]:
         table.add_row(s["about"], Text(s["text"]))
+    learned = [s["text"] for s in rec.get("diagnosis", {}).get("sentences", ()) if s["about"] == UNDER_TRAINING]
+    if learned:
+        table.add_row("Encoders", Text(" ".join(learned)))
     return table
 
 

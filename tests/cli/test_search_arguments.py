@@ -104,6 +104,8 @@ def test_a_recommendation_before_any_sweep_starts_one(
     [
         ([], "RUN: say which run, or `--dataset X --no-sweep` for a recommendation before any sweep"),
         (["--no-sweep"], "--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips"),
+        (["--dataset", "demo"], "--dataset: belongs to --no-sweep"),
+        (["run", "--allow-absolute"], "--allow-absolute: belongs to --no-sweep"),
         (["run", "--no-sweep", "--dataset", "demo"], "RUN: run and --no-sweep exclude each other"),
         (["--no-sweep", "--dataset", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
     ],

@@ -132,6 +132,15 @@ def test_terminal_prints_the_verdict_and_all_finalists() -> None:
     assert all(f["label"] in text for f in rec["finalists"])
 
 
+def test_terminal_says_what_the_encoders_learned() -> None:
+    told = [("Under-training", "learned less"), ("Under-training", "learned more"), ("Missing", "gets little")]
+    rec = {**built(), "diagnosis": {"sentences": [{"about": about, "text": text} for about, text in told]}}
+    stream = io.StringIO()
+    Console(file=stream, width=150).print(terminal.render(rec))
+    text = stream.getvalue()
+    assert "learned less learned more" in text and "gets little" not in text
+
+
 def test_markup_in_names_is_printed_as_it_is() -> None:
     clips = FakeClips(name="[red]set[/red]")
     stream = io.StringIO()
