@@ -109,6 +109,7 @@ def request(
         seeds=arguments.seeds,
         budget=arguments.budget,
         time_budget=arguments.time_budget,
+        refit=not arguments.no_refit,
         cpus=arguments.cpus_per_trial,
         gpus=_gpus(arguments),
         at_once=at_once,

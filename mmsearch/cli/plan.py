@@ -57,6 +57,8 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield from _fact("confirmation", f"{_about(plan.confirm_trials)} trials on {count(plan.seeds, 'fresh seed')}; "
                      f"{_about(plan.confirmation)} joint epochs")  # fmt: skip
     yield from _fact("together", f"{_about(plan.search + plan.confirmation)} joint epochs")
+    if plan.refit:
+        yield from _fact("then", "what is recommended once more, on all development clips (--no-refit: not)")
     for budget, unit in ((plan.budget, "joint epochs"), (plan.time_budget, "")):
         if budget is not None:
             yield from _fact("budget", _budget(plan, budget, unit))

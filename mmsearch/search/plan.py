@@ -83,6 +83,7 @@ class Plan:
         budget: joint epochs of the sweep; None for no limit.
         time_budget: seconds of the sweep; None for no limit.
         measured: whether the costs were.
+        refit: whether what is recommended is trained once more, on all development clips; beside every budget.
         cpus, gpus: of a trial.
         at_once: trials that this machine has room for; None for a cluster's.
     """
@@ -99,6 +100,7 @@ class Plan:
     budget: float | None
     time_budget: float | None
     measured: bool
+    refit: bool
     cpus: float
     gpus: float
     at_once: int | None
@@ -113,6 +115,7 @@ def plan(
     seeds: int,
     budget: float | None = None,
     time_budget: float | None = None,
+    refit: bool = True,
     cpus: float = 1.0,
     gpus: float = 0.0,
     at_once: int | None = None,
@@ -125,7 +128,7 @@ def plan(
         costs: of the space's methods.
         trials, seeds, budget, time_budget: as in :class:`mmsearch.arguments.Arguments`.
         allocation: as in :data:`mmsearch.search.allocation.ALLOCATIONS`.
-        cpus, gpus, at_once: as in :class:`Plan`.
+        refit, cpus, gpus, at_once: as in :class:`Plan`.
         stopping: the rungs.
 
     Raises:
@@ -159,6 +162,7 @@ def plan(
         budget=budget,
         time_budget=time_budget,
         measured=costs.measured,
+        refit=refit,
         cpus=cpus,
         gpus=gpus,
         at_once=at_once,

@@ -92,8 +92,10 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
         "5 fresh seeds",
         "900 joint epochs: the search asks for nothing more after 540",
         "1 core",
+        "then what is recommended once more",
     ):
         assert part in joined, text
+    assert "once more" not in printed([*sweep, "--dry-run", "--no-refit"], capsys)
     assert not (tmp_path / "run").exists() and not cache.exists()
 
 
