@@ -8,7 +8,7 @@ real ones. Every row is a process of its own with a cluster of its own.
 
 wait: trials that sleep two seconds, two at a time and 30 in all for every node. Efficiency: the wall time on one node
 over that on N, since N nodes have N times the trials; it is scheduling alone, since waiting takes no core.
-work: 12 real trainings, one core a node, on one node and on two. Efficiency: the wall time on one node over twice that
+work: 48 real trainings, one core a node, on one node and on two. Efficiency: the wall time on one node over twice that
 on two. It needs two idle cores.
 many: 5,000 trials of no time. Seconds a trial around the hundredth, and around the last.
 fetch: a sweep of real trainings on two nodes with caches of their own and a store in a bucket (moto's server, of the
@@ -42,7 +42,7 @@ from bench_overhead import Nap
 WAITING, WORKING, DEARER = 0.9, 0.85, 1.5
 NODES = {"wait": (1, 2, 4), "work": (1, 2), "many": (1,)}
 SLOTS = {"wait": 2, "work": 1, "many": 2}
-TRIALS = {"wait": 30, "work": 12, "many": 5000}
+TRIALS = {"wait": 30, "work": 48, "many": 5000}
 PARTS = [*NODES, "fetch"]
 SECONDS = {"wait": 2.0, "many": 0.0}
 NEAR = 100

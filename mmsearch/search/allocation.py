@@ -9,8 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from mmsearch.search.trials import TrialRecord
-
 FLOOR = 4
 """Trials of every method before the allocation may prefer one to another."""
 
@@ -29,11 +27,6 @@ class Standing:
 
     asked: int
     scores: Sequence[float]
-
-    @classmethod
-    def of(cls, records: Sequence[TrialRecord]) -> Standing:
-        """From the records of a method's search."""
-        return cls(len(records), [r.score for r in records if r.state == "complete" and r.score is not None])
 
 
 class Allocation(Protocol):

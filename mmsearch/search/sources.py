@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -117,16 +116,10 @@ class SearchSource(_Source):
         self._needs_teachers = {m: study.space.needs_teachers(m) for m in study.space.methods}
         self._teachers = [trial_id(d) for d in study.space.teachers()]
         self._exhausted: set[str] = set()
-        self._searched: dict[str, list[TrialRecord]] = {m: [] for m in self._paper}
-        self._seen = 0
 
     def next(self) -> Ask | Signal:
         """The next document of the method with the first claim, among those whose teachers are there."""
-        for record in itertools.islice(self.records.values(), self._seen, None):
-            self._seen += 1
-            if record.searched:
-                self._searched.setdefault(record.method, []).append(record)
-        asked = sum(map(len, self._searched.values()))
+        asked = self.study.asked
         left = self.trials - asked
         if left <= 0 or self._spent():
             return FINISHED
@@ -157,7 +150,8 @@ class SearchSource(_Source):
 
     def _claims(self, asked: int) -> list[str]:
         """The methods that may get the next trial, the first claim first."""
-        standings = {m: Standing.of(self._searched[m]) for m in self._paper if m not in self._exhausted}
+        left = (m for m in self._paper if m not in self._exhausted)
+        standings = {m: Standing(len(self.study.searched(m)), self.study.scores(m)) for m in left}
         return self.allocation.order(standings, seed_of(self.study.space.seed, "allocation", asked))
 
     def _of_first(self, methods: Sequence[str]) -> Ask | None:

@@ -83,7 +83,11 @@ class Study:
         self.start = start or Start()
         self.records: Records = {}
         self._searched: dict[str, list[TrialRecord]] = {}
+        self._places: dict[str, int] = {}
+        self._scores: dict[str, list[float]] = {}
+        self._best: dict[tuple[str, bool], tuple[float, int, TrialRecord]] = {}
         self._frozen: dict[str, FrozenTrial | None] = {}
+        self._ended: dict[str, tuple[int, list[FrozenTrial]]] = {}
         self._ranges: dict[str, BaseDistribution] = {}
         self._priors = {method: space.priors(method) for method in space.methods}
         overdue: dict[str, bool] = {}
@@ -138,8 +142,7 @@ class Study:
         choice = CategoricalDistribution(list(self.space.methods))
         known = [_with_method(t, m, choice) for m in self.space.methods for t in self._trials(m)]
         priors = {name: prior for among in self._priors.values() for name, prior in among.items()}
-        asked = sum(len(among) for among in self._searched.values())
-        for trial in self._draws("any", known, asked, priors):
+        for trial in self._draws("any", known, self.asked, priors):
             method = str(trial.suggest_categorical("method", choice.choices))
             if method not in methods:
                 continue
@@ -173,13 +176,12 @@ class Study:
         Learning rates and the like suit most methods alike, so that what one has found is worth a trial to the
         others. None where that is a known document, or no trial with an optimiser has run to its end.
         """
-        done = [r for among in self._searched.values() for r in among if r.state == "complete" and r.score is not None]
-        trained = [r for r in done if "optimizer" in r.params]
+        trained = [self._best[m, True] for m in self._searched if (m, True) in self._best]
         if not trained:
             return None
-        best = max(trained, key=lambda r: r.score or 0.0)
-        own = max((r for r in done if r.method == method), key=lambda r: r.score or 0.0, default=None)
-        document, params = self.space.blend(method, own.params if own else {}, best.params)
+        best = max(trained, key=lambda found: found[0])[2]
+        own = max((self._best[key] for key in ((method, True), (method, False)) if key in self._best), default=None)
+        document, params = self.space.blend(method, own[2].params if own else {}, best.params)
         ask = Ask.of(document, stage="search", why="transfer", params=params)
         return None if ask.trial_id in self.records else ask
 
@@ -209,6 +211,15 @@ class Study:
     def searched(self, method: str) -> list[TrialRecord]:
         """The trials of a method's search, in the order in which they were asked."""
         return self._searched.get(method, [])
+
+    def scores(self, method: str) -> list[float]:
+        """Of the trials of a method's search that ran to their end, as they ended."""
+        return self._scores.get(method, [])
+
+    @property
+    def asked(self) -> int:
+        """How many documents the search has asked."""
+        return sum(map(len, self._searched.values()))
 
     def view(self, method: str) -> optuna.Study:
         """A fresh Optuna study in memory with every trial of a method's search that its present ranges hold.
@@ -304,14 +315,30 @@ class Study:
 
     def _apply(self, event: Event) -> None:
         apply(self.records, event)
+        if event["event"] not in ("asked", "told"):
+            return
+        record = self.records[event["trial_id"]]
+        if not record.searched:
+            return
         if event["event"] == "asked":
-            record = self.records[event["trial_id"]]
-            if record.searched:
-                self._searched.setdefault(record.method, []).append(record)
+            self._places[record.trial_id] = self.asked
+            self._searched.setdefault(record.method, []).append(record)
+        elif record.state == "complete" and record.score is not None:
+            self._scores.setdefault(record.method, []).append(record.score)
+            # Of equal ones the one asked first.
+            place = record.score, -self._places[record.trial_id], record
+            key = record.method, "optimizer" in record.params
+            self._best[key] = max(place, self._best.get(key, place))
 
     def _trials(self, method: str) -> list[FrozenTrial]:
-        own = [self.trial(r) for r in self.searched(method)]
-        return [*self._known(method), *(t for t in own if t is not None)]
+        records = self.searched(method)
+        count, ended = self._ended.get(method, (0, []))
+        while count < len(records) and records[count].finished:
+            ended += [trial for trial in (self.trial(records[count]),) if trial is not None]
+            count += 1
+        self._ended[method] = count, ended
+        rest = (self.trial(record) for record in records[count:])
+        return [*self._known(method), *ended, *(trial for trial in rest if trial is not None)]
 
     def trial(self, record: TrialRecord) -> FrozenTrial | None:
         """A record as an Optuna trial, see :meth:`view`; None where the present ranges do not hold its parameters."""
