@@ -8,8 +8,8 @@ real ones. Every row is a process of its own with a cluster of its own.
 
 wait: trials that sleep two seconds, two at a time and 30 in all for every node. Efficiency: the wall time on one node
 over that on N, since N nodes have N times the trials; it is scheduling alone, since waiting takes no core.
-work: 48 real trainings, one core a node, on one node and on two. Efficiency: the wall time on one node over twice that
-on two. It needs two idle cores.
+work: 16 real trainings of some seconds, none stopped, one core a node, on one node and on two. Efficiency: the wall time
+on one node over twice that on two. It needs two idle cores.
 many: 5,000 trials of no time. Seconds a trial around the hundredth, and around the last.
 fetch: a sweep of real trainings on two nodes with caches of their own and a store in a bucket (moto's server, of the
 extra `test`). What every machine has fetched, as a share of the store.
@@ -42,7 +42,7 @@ from bench_overhead import Nap
 WAITING, WORKING, DEARER = 0.9, 0.85, 1.5
 NODES = {"wait": (1, 2, 4), "work": (1, 2), "many": (1,)}
 SLOTS = {"wait": 2, "work": 1, "many": 2}
-TRIALS = {"wait": 30, "work": 48, "many": 5000}
+TRIALS = {"wait": 30, "work": 16, "many": 5000}
 PARTS = [*NODES, "fetch"]
 SECONDS = {"wait": 2.0, "many": 0.0}
 NEAR = 100
@@ -57,7 +57,7 @@ methods:
   uniform:
   opm:
 """
-CLIPS, EPOCHS = 1600, 6
+CLIPS, EPOCHS = 1600, 24
 
 
 def clips() -> Any:
@@ -92,6 +92,7 @@ def sweep(part: str, nodes: int, trials: int, folder: Path) -> list[float]:
     from mmsearch.search.machines import Cluster
     from mmsearch.search.sources import SearchSource
     from mmsearch.search.space import Space
+    from mmsearch.search.stopping import Halving
     from mmsearch.search.study import Study
     from mmsearch.search.trial import Trial
 
@@ -118,7 +119,7 @@ def sweep(part: str, nodes: int, trials: int, folder: Path) -> list[float]:
         for _ in range(nodes):
             machines.add_node(num_cpus=SLOTS[part], object_store_memory=100 * 2**20)
         machines.wait_for_nodes(60)
-        study = Study(space, journal, sampler="random")
+        study = Study(space, journal, Halving(shares=()), sampler="random")
         journal.subscribe(note)
         resources = cluster.connect(Cluster(machines.address), cpus_per_trial=1, gpus_per_trial=0)
         try:
