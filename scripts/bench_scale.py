@@ -8,8 +8,8 @@ real ones. Every row is a process of its own with a cluster of its own.
 
 wait: trials that sleep two seconds, two at a time and 30 in all for every node. Efficiency: the wall time on one node
 over that on N, since N nodes have N times the trials; it is scheduling alone, since waiting takes no core.
-work: 16 real trainings of some seconds, none stopped, one core a node, on one node and on two. Efficiency: the wall time
-on one node over twice that on two. It needs two idle cores.
+work: 16 real trainings of some seconds, none stopped, one core a node, on one node and on two. Efficiency: the wall
+time on one node over twice that on two. It needs two idle cores.
 many: 5,000 trials of no time. Seconds a trial around the hundredth, and around the last.
 fetch: a sweep of real trainings on two nodes with caches of their own and a store in a bucket (moto's server, of the
 extra `test`). What every machine has fetched, as a share of the store.
