@@ -334,7 +334,8 @@ class Study:
         records = self.searched(method)
         count, ended = self._ended.get(method, (0, []))
         while count < len(records) and records[count].finished:
-            ended += [trial for trial in (self.trial(records[count]),) if trial is not None]
+            if (trial := self.trial(records[count])) is not None:
+                ended.append(trial)
             count += 1
         self._ended[method] = count, ended
         rest = (self.trial(record) for record in records[count:])
