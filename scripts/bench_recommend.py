@@ -557,10 +557,8 @@ def report(found: Sequence[Mapping[str, Any]]) -> int:
         true = f"{np.mean([f['none_helps'] for f in of]):.0%}" if name is None else "yes" if of[0]["none_helps"] else ""
         cost = float(np.mean([f["cost"] for f in of]))
         cells = [name or "all", f"{mean['regret']:.2f}", f"{high:.2f}"]
-        cells += [f"{mean[k]:.2f}" for k in ("known", "joint", "mmpareto", "argmax")] + [
-            f"{mean['gain']:+.2f}",
-            f"{cost:.0%}",
-        ]
+        cells += [f"{mean[k]:.2f}" for k in ("known", "joint", "mmpareto", "argmax")]
+        cells += [f"{mean['gain']:+.2f}", f"{cost:.0%}"]
         print("| " + " | ".join([*cells, *(f"{k:.0%}" for k in kinds), true]) + " |")
         bound = MEAN_REGRET if name is None else WORST_REGRET
         if high > bound:

@@ -18,15 +18,14 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mmsearch.files import write_text
 from mmsearch.recommend import card
 from mmsearch.recommend.spending import spending
+from mmsearch.recommend.words import percent_interval, points_interval
 from mmsearch.search.journal import read_events
 
 TRIALS, SEEDS = 36, 5
@@ -97,18 +96,11 @@ def sweep(name: str, clips: Path, out: Path, trials: int, seeds: int) -> Path:
     return run
 
 
-def percent(interval: Mapping[str, Any] | None) -> str:
-    """A mean with its interval, in percent."""
-    if interval is None or interval["ci95"][0] is None:
-        return ""
-    return f"{100 * interval['mean']:.1f} ({' to '.join(f'{100 * x:.1f}' for x in interval['ci95'])})"
-
-
 def row(name: str, run: Path) -> str:
     """The line of a task."""
     found, events = card.read(run), read_events(run)
     decision = found["decision"]
-    test = {f["label"]: percent(f["test"]) for f in found["finalists"]}
+    test = {f["label"]: percent_interval(f["test"]) for f in found["finalists"]}
     parts, cost = found["provenance"]["dataset"], found["provenance"]["run_cost"]
     of, used = parts["parts"], spending(events)
     hours = (events[-1]["time"] - events[0]["time"]) / 3600
@@ -118,7 +110,7 @@ def row(name: str, run: Path) -> str:
         f"{len(parts['classes'])}",
         decision["headline"],
         decision["label"],
-        percent(decision["gain_over_joint"]),
+        points_interval(decision["gain_over_joint"]),
         test[decision["label"]],
         test[decision["reference"]],
         f"{cost['trials']}",
@@ -142,7 +134,7 @@ def main() -> int:
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     print(
-        "| task | clips | classes | verdict | handed over | gain over joint, points | its test, % | joint on test, % "
+        "| task | clips | classes | verdict | handed over | gain over joint, points | its test | joint on test "
         "| trials | joint epochs | core-hours | hours |\n|" + "---|" * 12,
         flush=True,
     )
