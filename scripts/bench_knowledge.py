@@ -142,7 +142,7 @@ def train_condition(number: int, work: Path) -> None:
     data = clips(number, work)
     space = space_for(data, work, text=SPACE)
     for seed in range(1, SEEDS + 1):
-        train_seed(documents(space), data, space, seed, work / str(number))
+        train_seed(dict(enumerate(documents(space))), data, space, seed, work / str(number))
 
 
 def train_all(work: Path, jobs: int, count: int) -> None:

@@ -285,7 +285,7 @@ def _no_clear_winner(rec: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[
         more = needed - len(lead["values"])
         say += f" If the lead stays as it is, about {count(more, 'more seed')} would prove it (--seeds {needed})."
     handed = "plain joint training" if d["label"] == d["reference"] else d["label"]
-    which = "the highest mean among the cheapest of those not told apart"
+    which = f"the cheapest whose mean is within {100 * d['margin']:.1f} points of the highest"
     return [say, f"Until more confirmation seeds tell, the configuration handed over is {handed}: {which}."]
 
 
@@ -299,8 +299,8 @@ def _tie(d: Mapping[str, Any], by_label: Mapping[str, Any]) -> list[str]:
         return ["None: no other finalist that reaches joint training comes within the noise."]
     rivals = [f"{t} ({percent(by_label[t]['select']['mean'])}, {_full(by_label[t])})" for t in d["tied_with"]]
     return [
-        f"Not told apart from {listed(rivals)}. Of results that cannot be told apart the cheaper and simpler one is "
-        f"recommended ({_full(by_label[d['label']])})."
+        f"Not told apart from {listed(rivals)}. Of those whose mean is within {100 * d['margin']:.1f} points of the "
+        f"highest, the cheapest is recommended ({_full(by_label[d['label']])})."
     ]
 
 

@@ -14,13 +14,13 @@ The rule, and why:
      every interval excludes a gain of the margin. With fewer than three seeds only the second counts: an
      estimate on two seeds is no ground for a verdict.
    - else `no_clear_winner`: someone leads by more than the margin, but not beyond the noise. No claim is made, but
-     something has to be trained: of joint training and those with a higher mean, none of which is told apart, step
-     4's choice is handed over, the highest mean among the cheapest.
-4. **Something beats joint**: the leader is the highest mean among those that do. Those of them that are not worse
-   than the leader beyond the noise (paired, Holm) are *tied* with it, and among the tied the **cheapest** is
-   chosen, with its teachers charged in full: who cannot tell two results apart should not pay for the dearer. Costs
-   within a tenth of the lowest count as equal; then one training is preferred to several (no teachers), then the
-   higher mean. A dearer leader is chosen only where its lead over the cheaper ones is real. The tie is stated.
+     something has to be trained: step 4's choice of joint training and those with a higher mean is handed over.
+4. **Something beats joint**: the leader is the highest mean among those that do. Of them, those whose mean falls
+   short of the leader's by no more than `margin`, and not beyond the noise (paired, Holm), are as good as it, and
+   among these the **cheapest** is chosen, with its teachers charged in full: half a point that may be noise is not
+   worth a dearer recipe. Costs within a tenth of the lowest count as equal; then one training is preferred to several
+   (no teachers), then the higher mean. Whoever else is not told apart from the chosen one is named as *tied* with it.
+   Not being told apart is no ground by itself: with few clips nothing is, and the cheapest would always be handed over.
 5. The kind is `unimodal` where the chosen finalist is a single modality, else `method`. The unimodal ensemble
    (`unimodal_teacher` with `teacher: ume`) counts as a method, charged with its teachers.
 
@@ -311,13 +311,13 @@ def decide(
     judged = [c for c in against_joint if not c.a.dropped]
     winners = [c.a for c in judged if c.proven and gain[id(c.a)] >= margin]
     if winners:
-        chosen = _cheapest_of_tied(winners, gain, level, resolution, noise)
+        chosen = _cheapest(winners, gain, margin, level, resolution, noise)
         kind = "unimodal" if chosen.method == UNIMODAL else "baseline" if chosen.method == BASELINE else "method"
     elif _no_gain(judged, len(reference.select), margin):
         chosen, kind = reference, "baseline"
     else:
         better = [c.a for c in judged if gain[id(c.a)] > 0]
-        chosen = _cheapest_of_tied([reference, *better], gain, level, resolution, noise)
+        chosen = _cheapest([reference, *better], gain, margin, level, resolution, noise)
         kind = "no_clear_winner"
 
     rivals = [] if chosen is reference else [f for f in others if f is not chosen]
@@ -333,14 +333,20 @@ def decide(
     )
 
 
-def _cheapest_of_tied(
-    among: Sequence[Finalist], gain: Mapping[int, float], level: float, resolution: float, noise: Noise | None
+def _cheapest(
+    among: Sequence[Finalist],
+    gain: Mapping[int, float],
+    margin: float,
+    level: float,
+    resolution: float,
+    noise: Noise | None,
 ) -> Finalist:
+    """The cheapest of those as good as the best (step 4 of the rule)."""
     best = max(among, key=lambda f: gain[id(f)])
     rivals = compare([(f, best) for f in among if f is not best], level, resolution, noise)
-    tied = [best, *(c.a for c in rivals if not c.proven)]
-    low = min(f.full_cost for f in tied)
-    equal = [f for f in tied if f.full_cost <= EQUAL_COST * low]
+    as_good = [best, *(c.a for c in rivals if not c.proven and gain[id(best)] - gain[id(c.a)] <= margin)]
+    low = min(f.full_cost for f in as_good)
+    equal = [f for f in as_good if f.full_cost <= EQUAL_COST * low]
     return min(equal, key=lambda f: (f.cost_shared_joint_epochs > 0, -gain[id(f)]))
 
 

@@ -49,7 +49,7 @@ def test_a_real_gain_is_a_method() -> None:
 
 
 def test_tied_winners_give_the_cheaper_and_name_the_tie() -> None:
-    uniform = finalist("uniform", shifted(0.055, 0.006))
+    uniform = finalist("uniform", shifted(0.056, 0.006))
     ume = finalist("ume", shifted(0.058, -0.006), cost=0.0, shared=16.2)
     umt = finalist("unimodal_teacher", shifted(0.060, 0.004), cost=20.0, shared=16.2, teacher="umt")
     d = decide([finalist("joint", JOINT), uniform, ume, umt])
@@ -62,6 +62,15 @@ def test_a_dearer_winner_needs_a_real_lead_over_the_cheaper() -> None:
     uniform = finalist("uniform", shifted(0.03))
     ume = finalist("ume", shifted(0.06), cost=0.0, shared=40.0)
     assert decide([finalist("joint", JOINT), uniform, ume]).chosen is ume
+
+
+def test_half_a_point_is_not_worth_a_dearer_recipe_and_more_is_even_where_nothing_is_told_apart() -> None:
+    uniform = finalist("uniform", shifted(0.050, 0.04))
+    near, far = (finalist("mla", shifted(by, -0.04), cost=20.0) for by in (0.054, 0.058))
+    assert decide([finalist("joint", JOINT), uniform, near]).chosen is uniform
+    d = decide([finalist("joint", JOINT), uniform, far])
+    assert (d.chosen, d.tied) == (far, [uniform, d.reference])
+    assert decide([finalist("joint", JOINT), uniform, far], margin=0.01).chosen is uniform
 
 
 def test_of_tied_winners_at_equal_cost_the_better_is_chosen() -> None:
