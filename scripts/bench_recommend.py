@@ -3,7 +3,7 @@
     python scripts/bench_recommend.py train --work runs/tables --jobs 2
     python scripts/bench_recommend.py pack --work runs/tables
     python scripts/bench_recommend.py replay --replays 100 --jobs 2
-    python scripts/bench_recommend.py real --work runs/tables
+    python scripts/bench_recommend.py real --work runs/tables --jobs 2
 
 train: every condition is a set of generated talking digits (`mmsearch.data.demo`, other dials), small enough for
 trainings of a few seconds, with TEST test clips whose source images no other part has. A table is METHODS × a fixed
@@ -534,8 +534,8 @@ def curve_of(document: Mapping[str, Any], line: Mapping[str, Any]) -> Curve:
     )
 
 
-def real(name: str, work: Path) -> int:
-    """One sweep with every training made, held against the replays; exit status."""
+def real(name: str, work: Path) -> tuple[str, bool]:
+    """One sweep with every training made, held against the replays: the row, and whether it agrees."""
     import torch
 
     torch.set_num_threads(1)
@@ -548,12 +548,11 @@ def real(name: str, work: Path) -> int:
     low, high = np.quantile([f["truth"] for f in found], [0.025, 0.975])
     share = np.mean([f["kind"] == decision.kind for f in found])
     agrees = bool(low - NOISE <= truth <= high + NOISE and share >= RARE)
-    print(
+    row = (
         f"| {name} | {decision.kind} | {share:.0%} | {decision.chosen.label} | {100 * truth:.1f} | "
-        f"{100 * low:.1f} to {100 * high:.1f} | {'yes' if agrees else 'NO'} |",
-        flush=True,
+        f"{100 * low:.1f} to {100 * high:.1f} | {'yes' if agrees else 'NO'} |"
     )
-    return 0 if agrees else 1
+    return row, agrees
 
 
 def packed(names: Sequence[str]) -> list[str]:
@@ -617,10 +616,14 @@ def main() -> int:
     elif args.part == "real":
         print("| condition | verdict | replays with it | recommended | its truth, % | of 95 % of replays | agrees |")
         print("|---|---|---|---|---|---|---|", flush=True)
-        return max(real(name, args.work) for name in packed(args.conditions))
+        agree = True
+        with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
+            for row, agrees in processes.map(functools.partial(real, work=args.work), packed(args.conditions)):
+                print(row, flush=True)
+                agree &= agrees
+        return 0 if agree else 1
     else:
-        names = packed(args.conditions)
-        tasks = list(itertools.product(names, range(args.replays)))
+        tasks = list(itertools.product(packed(args.conditions), range(args.replays)))
         with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as processes:
             return report(list(processes.map(replay, *zip(*tasks, strict=True), chunksize=10)))
     return 0

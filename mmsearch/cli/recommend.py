@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from mmsearch.arguments import Arguments, recorded_sweep
 from mmsearch.cli.sweep import count
 from mmsearch.cli.validate import ALLOW_ABSOLUTE
 from mmsearch.errors import MMSearchError
@@ -73,17 +74,9 @@ def recorded(run_dir: Path) -> dict[str, Any]:
     from mmsearch.data import ClipData
     from mmsearch.recommend import diagnosis
 
-    built = card.build(events, ClipData.open(run_dir / "data.json"), _sweep(run_dir))
+    built = card.build(events, ClipData.open(run_dir / "data.json"), recorded_sweep(run_dir))
     found = diagnosis.recorded(run_dir, built)
     return built if found is None else {**built, "diagnosis": found}
-
-
-def _sweep(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "sweep.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise MMSearchError(f"{path}: cannot be read ({e})") from None
 
 
 def _expect(args: argparse.Namespace) -> int:
@@ -92,7 +85,6 @@ def _expect(args: argparse.Namespace) -> int:
         raise MMSearchError(f"RUN: {args.run_dir} and --no-sweep exclude each other")
     if args.dataset is None:
         raise MMSearchError("--dataset: a dataset YAML is needed, or `--dataset demo` for the embedded clips")
-    from mmsearch.arguments import Arguments
     from mmsearch.data import clip_data, default_store, prepare
     from mmsearch.files import write_text
     from mmsearch.recommend import advice
