@@ -83,19 +83,16 @@ CONDITIONS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "alike": (800, {"clutter": 0, "room": 0.2, "jitter": 0.5, "digit_px": 44.0, "snr_db": 2.0}),
     "both_needed": (800, {"pair": True, "n_classes": 9, "clutter": 1, "digit_px": 44.0, "room": 0.2, "snr_db": 4.0}),
-    "both_needed_noisy": (800, {"pair": True, "n_classes": 4, "clutter": 2, "digit_px": 40.0, "snr_db": -4.0}),
     "both_needed_clear": (
         800,
         {"pair": True, "n_classes": 4, "clutter": 0, "room": 0.05, "jitter": 0.2, "digit_px": 48.0, "snr_db": 12.0},
     ),
     "sound_useless": (800, {"snr_db": -30.0, "clutter": 0, "room": 0.2, "digit_px": 44.0}),
     "picture_useless": (800, {"contrast": 0.0, "snr_db": 4.0}),
-    "both_useless": (800, {"contrast": 0.0, "snr_db": -40.0, "n_classes": 4}),
     "both_noisy": (800, {"snr_db": -5.0, "pix_noise": 0.3, "clutter": 0, "room": 0.2, "digit_px": 44.0}),
     "missing_sound": (800, {"p_missing_sound": 0.3, "snr_db": 4.0, "clutter": 1, "digit_px": 40.0}),
     "wrong_labels": (800, {"label_noise": 0.15, "clutter": 0, "room": 0.2, "digit_px": 44.0, "snr_db": 4.0}),
     "few_clips": (320, {"clutter": 0, "room": 0.1, "digit_px": 48.0, "jitter": 0.3, "snr_db": 6.0}),
-    "many_clips": (1600, {"snr_db": -2.0, "clutter": 3, "digit_px": 36.0}),
     "few_classes": (800, {"n_classes": 3, "snr_db": -4.0, "clutter": 3, "digit_px": 36.0}),
 }
 """Clips of development and the dials, by condition."""
