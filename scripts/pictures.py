@@ -42,9 +42,10 @@ def report(run: Path) -> None:
     with tempfile.TemporaryDirectory() as profile:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
         target = DOCS / "report.png"
-        page = (run / "report.html").absolute().as_uri()
+        page = Path(profile) / "report.html"
+        page.write_text((run / "report.html").read_text().replace(str(run.absolute()), f"runs/{run.name}"))
         command = [browser, *flags, f"--user-data-dir={profile}", "--window-size=1280,1500", f"--screenshot={target}"]
-        subprocess.run([*command, page], check=True, capture_output=True)
+        subprocess.run([*command, page.as_uri()], check=True, capture_output=True)
 
 
 def main() -> None:
