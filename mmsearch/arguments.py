@@ -143,6 +143,6 @@ def recorded_sweep(out: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MMSearchError(f"{out}: no sweep there to go on with (it has no sweep.json)")
     try:
-        return json.loads(path.read_text())
-    except ValueError as e:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
         raise MMSearchError(f"{path}: damaged ({e})") from e

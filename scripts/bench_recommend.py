@@ -381,8 +381,8 @@ class Table(Recorded):
 
     def truth(self, document: Mapping[str, Any]) -> float:
         """The mean on test over the seeds that the replay has not used."""
-        of = self.tests[self.setting(document)]
-        return float(np.mean([of[s] for s in of if s not in self.order]))
+        setting = self.setting(document)
+        return self.mean(setting, [s for s in self.tests[setting] if s not in self.order])
 
     def ahead(self, a: int, b: int) -> float:
         """What setting `a` is better than `b` in truth, on the seeds that both have."""
@@ -412,15 +412,11 @@ class Table(Recorded):
         return float(np.mean(gains))
 
 
+@functools.cache
 def load(name: str) -> dict[str, Any]:
     """A packed table."""
     with lzma.open(TABLES / f"{name}.json.xz", "rt") as file:
         return json.load(file)
-
-
-@functools.cache
-def _loaded(name: str) -> dict[str, Any]:
-    return load(name)
 
 
 def swept(
@@ -449,7 +445,7 @@ def swept(
 
 def replay(name: str, number: int) -> dict[str, Any]:
     """One sweep against a table, and what it and the simple rules beside it are worth."""
-    table = _loaded(name)
+    table = load(name)
     order = np.random.default_rng([number, len(name)]).permutation(SEEDS)[: 1 + CONFIRMED].tolist()
     world = Table(table, order)
     rows = functools.cache(lambda fold: np.array(table["folds"][order[fold]]))
@@ -538,7 +534,7 @@ def real(name: str, work: Path) -> tuple[str, bool]:
     torch.set_num_threads(1)
     world = Trained(name, work)
     rows = functools.cache(lambda fold: world.data.part("select", fold))
-    study, decision, _ = swept(world, _loaded(name), 0, rows)
+    study, decision, _ = swept(world, load(name), 0, rows)
     confirmed = next(iter(decision.chosen.trial_ids.values()))
     truth = world.truth(study.records[confirmed].document)
     found = [replay(name, number) for number in range(REAL)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,8 @@ from mmsearch.errors import MMSearchError
 
 
 @pytest.fixture(scope="module")
-def bench() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "bench_data.py"
-    spec = importlib.util.spec_from_file_location("bench_data", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def bench(load_script: Any) -> Any:
+    return load_script("bench_data")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +13,8 @@ from mmsearch.training import train
 
 
 @pytest.fixture(scope="module")
-def bench() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "bench_dominance.py"
-    spec = importlib.util.spec_from_file_location("bench_dominance", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def bench(load_script: Any) -> Any:
+    return load_script("bench_dominance")
 
 
 @pytest.mark.parametrize(

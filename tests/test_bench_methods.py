@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +14,8 @@ from mmsearch.training import train
 
 
 @pytest.fixture(scope="module")
-def bench() -> Any:
-    path = Path(__file__).parents[1] / "scripts" / "bench_methods.py"
-    spec = importlib.util.spec_from_file_location("bench_methods", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def bench(load_script: Any) -> Any:
+    return load_script("bench_methods")
 
 
 def test_every_method_has_a_prediction(bench: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,12 @@ from PIL import Image
 
 from mmsearch.cli import main
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "written_digits.py"
 CLIPS = 120
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("written_digits", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Any) -> Any:
+    return load_script("written_digits")
 
 
 @pytest.fixture
